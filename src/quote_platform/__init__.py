@@ -1,0 +1,1 @@
+"""Quote Platform: from bare Ubuntu VMs to a production Kubernetes platform."""

@@ -1,0 +1,25 @@
+"""Where things live on this machine: the checkout, the caches, the state of labs."""
+
+import os
+from pathlib import Path
+
+
+def repository() -> Path:
+    """Return the checkout: the nearest folder above the working directory (or this file) with a site.yml."""
+    for start in (Path.cwd(), Path(__file__).resolve()):
+        for folder in (start, *start.parents):
+            if (folder / "site.yml").is_file() and (folder / "roles").is_dir():
+                return folder
+    raise FileNotFoundError("no Quote Platform checkout here: run this inside the repository")
+
+
+def cache() -> Path:
+    """Return the folder of content-addressed caches; anything in it may be deleted at any time."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "quote-platform"
+
+
+def state() -> Path:
+    """Return the folder that holds the state of running labs and logs."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "quote-platform"

@@ -1,0 +1,10 @@
+"""Commands of `quote-platform verify`."""
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def main() -> None:
+    """Group of commands."""
