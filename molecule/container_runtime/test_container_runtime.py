@@ -1,0 +1,31 @@
+"""The runtime pulls from the mirror under the upstream name, and runs what it pulled."""
+
+IMAGE = "docker.io/library/busybox:1.37.0"
+CTR = "ctr --namespace molecule"
+PULL = f"{CTR} images pull --hosts-dir /etc/containerd/certs.d"
+
+
+def test_the_service_runs_now_and_after_a_reboot(host):
+    service = host.service("containerd")
+    assert service.is_running
+    assert service.is_enabled
+
+
+def test_the_version_is_the_pinned_one_and_held(host, variables):
+    wanted = str(variables["container_runtime_version"])
+    assert host.package("containerd.io").version.startswith(wanted)
+    assert "containerd.io" in host.check_output("apt-mark showhold").split()
+
+
+def test_an_image_is_pulled_and_runs(host):
+    host.check_output(f"{PULL} {IMAGE}")
+    said = host.check_output(f"{CTR} run --rm {IMAGE} says-$RANDOM echo from a container")
+    assert said == "from a container"
+
+
+def test_an_unknown_image_is_refused(host):
+    assert host.run(f"{PULL} docker.io/library/none:0").rc != 0
+
+
+def test_systemd_owns_the_cgroups(host):
+    assert "SystemdCgroup = true" in host.check_output("containerd config dump")

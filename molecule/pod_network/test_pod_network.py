@@ -1,0 +1,56 @@
+"""Pods reach one another, services and names; a NetworkPolicy refuses and admits."""
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def image(variables):
+    return variables["verify_image"]
+
+
+@pytest.fixture
+def pair(cluster, namespace, pod, image):
+    """Return a namespace with a server behind a service and a client."""
+    server = pod("server", image, container={"args": ["netexec", "--http-port=8080"]})
+    client = pod("client", image, container={"args": ["pause"]})
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "server"},
+        "spec": {"selector": {"app": "server"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    }
+    cluster.apply(namespace, server, client, service)
+    cluster.wait(f"--namespace={namespace} --for=condition=Ready pod/server pod/client", 120)
+    return namespace
+
+
+def connect(cluster, namespace, target):
+    cluster.execute(namespace, "client", "/agnhost", "connect", "--timeout=3s", target)
+
+
+def test_the_node_is_ready(cluster, inventory):
+    cluster.wait(f"--for=condition=Ready node/{inventory.hosts('control_plane')[0]}", 120)
+
+
+def test_pod_service_and_name_are_reached_and_policies_hold(cluster, pair, eventually):
+    address = cluster.get(f"pod server --namespace={pair}")["status"]["podIP"]
+    service = cluster.get(f"service server --namespace={pair}")["spec"]["clusterIP"]
+    connect(cluster, pair, f"{address}:8080")
+    eventually(lambda: connect(cluster, pair, f"{service}:80"))
+    eventually(lambda: connect(cluster, pair, "server:80"), 90)
+
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "server"},
+        "spec": {"podSelector": {"matchLabels": {"app": "server"}}, "policyTypes": ["Ingress"]},
+    }
+    cluster.apply(pair, policy)
+
+    def refused():
+        with pytest.raises(AssertionError):
+            connect(cluster, pair, f"{address}:8080")
+
+    eventually(refused, 60)
+    cluster.run(f"delete networkpolicy server --namespace={pair}")
+    eventually(lambda: connect(cluster, pair, f"{address}:8080"), 60)

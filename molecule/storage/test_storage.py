@@ -1,0 +1,44 @@
+"""A claim is bound by the first pod that uses it, and keeps its data when the pod goes."""
+
+IMAGE = "docker.io/library/busybox:1.37.0"
+
+
+def test_fast_ssd_is_the_default_class(cluster):
+    annotations = cluster.get("storageclass fast-ssd")["metadata"]["annotations"]
+    assert annotations["storageclass.kubernetes.io/is-default-class"] == "true"
+
+
+def test_data_outlives_the_pod(cluster, namespace, pod):
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "fast-ssd",
+            "resources": {"requests": {"storage": "16Mi"}},
+        },
+    }
+    cluster.apply(namespace, claim)
+
+    def use(name, script):
+        spec = pod(
+            name,
+            IMAGE,
+            "sh",
+            "-c",
+            f"{script} && sleep 600",
+            volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+            container={
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            },
+        )
+        cluster.apply(namespace, spec)
+        cluster.wait(f"--namespace={namespace} --for=condition=Ready pod/{name}", 120)
+
+    use("first", "echo kept > /data/word")
+    assert cluster.get(f"persistentvolumeclaim data --namespace={namespace}")["status"]["phase"] == "Bound"
+    cluster.run(f"delete pod first --namespace={namespace}")
+    use("second", "cat /data/word")
+    assert cluster.run(f"logs second --namespace={namespace}").strip() == "kept"

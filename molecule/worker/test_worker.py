@@ -1,0 +1,27 @@
+"""The worker is a Ready node of the cluster, at its version, and runs pods."""
+
+
+def test_the_node_is_ready_at_the_pinned_version(cluster, inventory, variables):
+    name = inventory.hosts("workers")[0]
+    cluster.wait(f"--for=condition=Ready node/{name}", 120)
+    assert (
+        cluster.get(f"node {name}")["status"]["nodeInfo"]["kubeletVersion"]
+        == f"v{variables['kubernetes_version']}"
+    )
+
+
+def test_it_runs_a_pod_whose_logs_can_be_read(cluster, inventory, namespace, pod):
+    name = inventory.hosts("workers")[0]
+    spec = pod(
+        "hello", "docker.io/library/busybox:1.37.0", "sh", "-c", "echo hello; sleep 600", nodeName=name
+    )
+    cluster.run(f"apply --namespace={namespace} --filename=-", __import__("json").dumps(spec))
+    cluster.wait(f"--namespace={namespace} --for=condition=Ready pod/hello", 120)
+    assert cluster.run(f"--namespace={namespace} logs hello").strip() == "hello"
+
+
+def test_the_bootstrap_configuration_is_gone(worker):
+    leftovers = worker.check_output(
+        "find /etc/kubernetes /root /tmp -name '*join*' -type f 2>/dev/null || true"
+    )
+    assert leftovers == ""
