@@ -1,0 +1,46 @@
+"""Molecule reports success where it finds no tests, so this says that there are some, for every role."""
+
+import ast
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml"))
+SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
+
+
+def test_every_role_has_a_scenario_and_every_scenario_a_role() -> None:
+    assert ROLES, "no roles found: this test looks in the wrong place"
+    assert set(SCENARIOS) - {"default"} == set(ROLES)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_scenario_tests_something(scenario: str) -> None:
+    tests = ROOT / "molecule" / scenario / f"test_{scenario}.py"
+    functions = [
+        node.name for node in ast.walk(ast.parse(tests.read_text())) if isinstance(node, ast.FunctionDef)
+    ]
+    assert any(name.startswith("test_") for name in functions)
+
+
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "default"])
+def test_every_scenario_converges_its_own_role(scenario: str) -> None:
+    text = (ROOT / "molecule" / scenario / "converge.yml").read_text()
+    assert scenario in text
+
+
+def test_the_runner_knows_every_scenario() -> None:
+    runner = runpy.run_path(str(ROOT / "tests" / "run.py"))
+    listed = [scenario for lane in runner["MOLECULE_LANES"].values() for scenario in lane]
+    assert sorted(listed) == SCENARIOS
+
+
+def test_a_dry_run_and_the_verifier_belong_to_the_shared_sequence() -> None:
+    config = yaml.safe_load((ROOT / ".config" / "molecule" / "config.yml").read_text())
+    sequence = config["scenario"]["test_sequence"]
+    assert sequence.index("check") < sequence.index("converge") < sequence.index("idempotence")
+    assert sequence.index("idempotence") < sequence.index("verify")
+    assert (ROOT / "molecule" / "default" / config["verifier"]["additional_files_or_dirs"][0]).is_file()
