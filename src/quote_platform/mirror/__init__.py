@@ -1,1 +1,1 @@
-"""mirror."""
+"""The mirror: apt packages, images and manifests for places without upstream."""

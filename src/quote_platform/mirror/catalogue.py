@@ -1,0 +1,186 @@
+"""The catalogue: what the mirror holds, in lab/mirror/catalogue.yml, with versions from versions.yml."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import jinja2
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from quote_platform import paths
+from quote_platform.mirror.storage import MirrorError
+
+
+class Entry(BaseModel):
+    """Base of all entries: a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+# Target folder or file -> binaries as recipe/binary; recipe/* is all of a recipe.
+Files = dict[str, Annotated[list[str], BeforeValidator(_as_list)]]
+
+
+class Binaries(Entry):
+    """Binaries compiled from one Go module."""
+
+    packages: dict[str, str]
+    variables: dict[str, str] = {}
+    tags: list[str] = []
+    cgo: bool = False
+
+
+class Root(Entry):
+    """A root file system made of Debian packages."""
+
+    suite: str
+    packages: list[str]
+    commands: list[str] = []
+
+
+class Repository(Entry):
+    """A signed apt repository."""
+
+    path: str
+    upstream: str
+    key: str
+    suite: str = ""
+    component: str = ""
+
+
+class Package(Entry):
+    """A Debian package."""
+
+    repository: str
+    version: str
+    depends: list[str] = []
+    provides: list[str] = []
+    conflicts: list[str] = []
+    files: Files
+
+
+class Image(Entry):
+    """A container image."""
+
+    image: str
+    root: str = ""
+    files: Files = {}
+    pause: bool = False
+    application: str = ""
+    entrypoint: list[str] = []
+    command: list[str] = []
+    environment: dict[str, str] = {}
+    user: str = ""
+
+
+class Manifest(Entry):
+    """A release manifest by URL; without a checksum the first one fetched is the one."""
+
+    url: str
+    sha256: str = ""
+
+
+class Catalogue(Entry):
+    """All of it."""
+
+    binaries: dict[str, Binaries]
+    roots: dict[str, Root]
+    repositories: dict[str, Repository]
+    packages: dict[str, Package]
+    images: list[Image]
+    manifests: dict[str, str]
+    unbuildable: dict[str, str]
+    release_manifests: list[Manifest] = []
+    unbuildable_images: dict[str, list[str]] = {}
+
+
+def folder() -> Path:
+    """Return lab/mirror of the checkout."""
+    return paths.repository() / "lab" / "mirror"
+
+
+def versions() -> dict[str, Any]:
+    """Return the variables of versions.yml with their templates resolved."""
+    path = paths.repository() / "group_vars" / "all" / "versions.yml"
+    raw: dict[str, Any] = yaml.safe_load(path.read_text())
+    return {name: _render(value, raw) for name, value in raw.items()}
+
+
+def _render(value: Any, context: dict[str, Any]) -> Any:
+    if isinstance(value, dict):
+        return {_render(key, context): _render(item, context) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_render(item, context) for item in value]
+    if not isinstance(value, str):
+        return value
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 (no HTML)
+    for _ in range(4):  # a variable may name another
+        if "{{" not in value:
+            break
+        value = environment.from_string(value).render(context)
+    return value
+
+
+def module_version(recipe: str) -> str:
+    """Return the version of the module that a recipe is about, without its v: the first required one."""
+    text = (folder() / "recipes" / recipe / "go.mod").read_text()
+    found = re.search(r"^require (\S+) v(\S+)$", text, re.MULTILINE)
+    if not found:
+        raise MirrorError(f"lab/mirror/recipes/{recipe}/go.mod: no line `require MODULE vVERSION` of its own")
+    return found.group(2)
+
+
+def module_name(recipe: str) -> str:
+    """Return the path of the module that a recipe is about."""
+    text = (folder() / "recipes" / recipe / "go.mod").read_text()
+    found = re.search(r"^require (\S+) v\S+$", text, re.MULTILINE)
+    if not found:
+        raise MirrorError(f"lab/mirror/recipes/{recipe}/go.mod: no line `require MODULE vVERSION` of its own")
+    return found.group(1)
+
+
+def load() -> Catalogue:
+    """Read the catalogue and what versions.yml adds to it: release manifests and images without source."""
+    known = versions()
+    raw = yaml.safe_load((folder() / "catalogue.yml").read_text())
+    for name, recipe in raw["binaries"].items():
+        raw["binaries"][name] = _render(recipe, {**known, "module_version": module_version(name)})
+    try:
+        raw = _render(raw, known)
+        raw["release_manifests"] = [
+            manifest for name, value in known.items() if name.endswith("_manifests") for manifest in value
+        ]
+        raw["unbuildable_images"] = {
+            component: [
+                value
+                for name, value in known.items()
+                if name.startswith(component.replace("-", "_") + "_") and name.endswith("_image")
+            ]
+            for component in raw["unbuildable"]
+        }
+        return Catalogue.model_validate(raw)
+    except (ValidationError, jinja2.UndefinedError) as error:
+        raise MirrorError(f"lab/mirror/catalogue.yml: {error}") from error
+
+
+def digest(*parts: Any) -> str:
+    """Return a short hash of a recipe: what it says and the files it names."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            for file in sorted(part.rglob("*")) if part.is_dir() else [part]:
+                if file.is_file() and "node_modules" not in file.parts:
+                    sha.update(str(file.relative_to(part)).encode() + file.read_bytes())
+        elif isinstance(part, BaseModel):
+            sha.update(part.model_dump_json().encode())
+        else:
+            sha.update(json.dumps(part, sort_keys=True).encode())
+        sha.update(b"\0")
+    return sha.hexdigest()[:16]

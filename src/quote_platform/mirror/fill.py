@@ -1,0 +1,264 @@
+"""Fill the mirror: each artifact once, from upstream or from source, resumable at any point."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from quote_platform import paths
+from quote_platform.mirror import availability, publish, storage, upstream
+from quote_platform.mirror import catalogue as cat
+from quote_platform.mirror.source import Source
+from quote_platform.mirror.storage import MirrorError
+
+
+class Provider(StrEnum):
+    """Where artifacts come from."""
+
+    AUTO = "auto"
+    UPSTREAM = "upstream"
+    SOURCE = "source"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One thing the mirror serves."""
+
+    kind: str  # package, image, manifest
+    name: str
+    version: str
+    host: str  # of upstream
+    component: str  # what cannot be installed without it
+    key: Callable[[], str]  # hash of its recipe
+    there: Callable[[], bool]  # is it still served
+    fetch: Callable[[str], None]  # from upstream
+    build: Callable[[str], None] | None  # from source
+
+    @property
+    def record(self) -> Path:
+        """Return the file that says what the mirror holds of it."""
+        return storage.root() / "state" / f"{self.kind}-{re.sub(r'[^A-Za-z0-9.]+', '-', self.name)}.json"
+
+    def held(self) -> dict[str, str]:
+        """Return what was recorded when it was put there, empty if it is not."""
+        if not self.record.is_file() or not self.there():
+            return {}
+        return dict(json.loads(self.record.read_text()))
+
+    def state(self) -> str:
+        """Tell whether the mirror has it as the catalogue wants it."""
+        held = self.held()
+        if not held:
+            return "missing"
+        return "ready" if held["key"] == self.key() else "outdated"
+
+
+@dataclass
+class Report:
+    """What a fill did."""
+
+    ready: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    unavailable: list[availability.Unavailable] = field(default_factory=list)
+
+
+def artifacts(catalogue: cat.Catalogue, source: Source) -> list[Artifact]:
+    """Return all artifacts of the catalogue: what a cluster needs first comes first."""
+    found = []
+    for name, package in catalogue.packages.items():
+        found.append(_package(catalogue, source, name, package))
+    for image in catalogue.images:
+        found.append(_image(source, image))
+    for component, names in catalogue.unbuildable_images.items():
+        found += [_image(None, cat.Image(image=name), component) for name in names]
+    for manifest in catalogue.release_manifests:
+        found.append(_manifest(catalogue, source, manifest))
+    return found
+
+
+def _package(catalogue: cat.Catalogue, source: Source, name: str, package: cat.Package) -> Artifact:
+    repository = catalogue.repositories[package.repository]
+
+    def fetch(_: str) -> None:
+        file, content = upstream.package(repository, name, package.version)
+        part = storage.root() / f".{file}"
+        part.write_bytes(content)
+        publish.add_package(repository, name, part.rename(part.with_name(file)))
+        part.with_name(file).unlink()
+
+    return Artifact(
+        kind="package",
+        name=name,
+        version=package.version,
+        host=upstream.host_of(repository.upstream),
+        component=name,
+        key=lambda: source.package_key(name),
+        there=lambda: (publish.pool(repository) / f"{name}_{package.version}_amd64.deb").is_file(),
+        fetch=fetch,
+        build=lambda _: publish.add_package(repository, name, source.package(name)),
+    )
+
+
+def _image(source: Source | None, image: cat.Image, component: str = "") -> Artifact:
+    tagged = image.image.split("@", 1)[0]
+    name, version = tagged.rsplit(":", 1)
+
+    def build(registry: str) -> None:
+        if source:
+            source.image(image, f"{registry}/{tagged}")
+
+    return Artifact(
+        kind="image",
+        name=name,
+        version=version,
+        host=upstream.host_of(name),
+        component=component or name,
+        key=lambda: source.image_key(image) if source else cat.digest(image),
+        there=lambda: publish.image_in(storage.root() / "registry", tagged),
+        fetch=lambda registry: upstream.image(image.image, f"{registry}/{tagged}"),
+        build=build if source else None,
+    )
+
+
+def _manifest(catalogue: cat.Catalogue, source: Source, manifest: cat.Manifest) -> Artifact:
+    owner, project, tag, *rest = urlsplit(manifest.url).path.lstrip("/").split("/")
+    recipe = catalogue.manifests.get(f"{owner}/{project}")
+
+    def build(_: str) -> None:
+        # A module's zip is the repository at its tag, so what lies in it has upstream's checksum.
+        publish.add_manifest(manifest, (source.module(recipe or "") / Path(*rest)).read_bytes())
+
+    return Artifact(
+        kind="manifest",
+        name=manifest.url,
+        version=tag,
+        host=upstream.host_of(manifest.url),
+        component=project,
+        key=lambda: cat.digest(manifest),
+        there=lambda: publish.manifest_file(manifest.url).is_file(),
+        fetch=lambda _: publish.add_manifest(manifest, upstream.manifest(manifest.url)),
+        build=build if recipe else None,
+    )
+
+
+def fill(provider: Provider, only: list[str], jobs: int, say: Callable[[str], None]) -> Report:
+    """Bring the mirror to what the catalogue says."""
+    report = Report()
+    with storage.lock():
+        catalogue = cat.load()
+        source = Source(catalogue, say)
+        wanted = [
+            one for one in artifacts(catalogue, source) if not only or any(word in one.name for word in only)
+        ]
+        missing = [one for one in wanted if one.state() != "ready"]
+        report.ready = [one.name for one in wanted if one not in missing]
+        say(f"{len(report.ready)} of {len(wanted)} artifacts are there")
+        if missing:
+            with publish.registry() as registry, ThreadPoolExecutor(max_workers=jobs) as pool:
+                started = time.monotonic()
+                running = {pool.submit(_get, one, provider, registry, catalogue): one for one in missing}
+                for number, future in enumerate(as_completed(running), 1):
+                    one, took = running[future], time.monotonic() - started
+                    place = f"{number}/{len(missing)} after {took:.0f} s"
+                    try:
+                        origin = future.result()
+                    except NotToBeHad as error:
+                        report.unavailable.append(availability.Unavailable(one.component, str(error)))
+                        say(f"{place}: cannot have {one.kind} {one.name} {one.version}: {error}")
+                    except (MirrorError, OSError, ValueError, subprocess.SubprocessError) as error:
+                        report.failed[one.name] = str(error)
+                        say(f"{place}: FAILED {one.kind} {one.name} {one.version}: {error}")
+                    else:
+                        report.ready.append(one.name)
+                        say(f"{place}: {one.kind} {one.name} {one.version} from {origin}")
+            for repository in catalogue.repositories.values():
+                publish.sign_repository(repository)
+        if not only:
+            # One line for each component, however many of its artifacts are missing.
+            report.unavailable = list({entry.name: entry for entry in report.unavailable}.values())
+            availability.record(report.unavailable)
+    return report
+
+
+class NotToBeHad(Exception):
+    """Neither upstream nor a source has it."""
+
+
+def _get(one: Artifact, provider: Provider, registry: str, catalogue: cat.Catalogue) -> str:
+    """Get one artifact and record it; return where it came from."""
+    origin = ""
+    if provider is not Provider.SOURCE and upstream.reachable(one.host):
+        try:
+            one.fetch(registry)
+            origin = "upstream"
+        except Exception as error:
+            if provider is Provider.UPSTREAM or one.build is None:
+                raise MirrorError(f"{one.name} {one.version} from {one.host}: {error}") from error
+    if not origin:
+        if provider is Provider.UPSTREAM:
+            raise MirrorError(f"{one.host} cannot be reached: check the network, or use --provider source")
+        if one.build is None:
+            why = catalogue.unbuildable.get(one.component, "it has no source recipe")
+            raise NotToBeHad(f"{one.host} is out of reach and {why}")
+        one.build(registry)
+        origin = "source"
+    storage.write_json(one.record, {"key": one.key(), "origin": origin, "version": one.version})
+    return origin
+
+
+def verify() -> list[str]:
+    """Recompute every checksum; return what is wrong."""
+    wrong = []
+    catalogue = cat.load()
+    for manifest in catalogue.release_manifests:
+        file = publish.manifest_file(manifest.url)
+        if file.is_file() and manifest.sha256 and publish.sha256(file) != manifest.sha256:
+            wrong.append(f"manifest {manifest.url}: its content is not the pinned one")
+    for repository in catalogue.repositories.values():
+        index = next(publish.apt_folder(repository).rglob("Packages"), None)
+        for stanza in index.read_text().split("\n\n") if index else []:
+            fields = dict(
+                line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " "
+            )
+            if not fields:
+                continue
+            file = publish.apt_folder(repository) / fields["Filename"]
+            if not file.is_file() or publish.sha256(file) != fields["SHA256"]:
+                wrong.append(f"package {fields['Package']}: {file.name} is not the one that the index signs")
+    for file, name in publish.blobs(storage.root() / "registry"):
+        if publish.sha256(file) != name:
+            wrong.append(f"image layer sha256:{name}: its content differs")
+    return wrong
+
+
+def prune(limit_gb: float) -> list[str]:
+    """Delete what no recipe names any more, and Go's caches when they pass the limit."""
+    catalogue = cat.load()
+    source = Source(catalogue, lambda _: None)
+    keep = {f"{name}-{source.binaries_key(name)}" for name in catalogue.binaries}
+    keep |= {f"{name}-{source.package_key(name)}" for name in catalogue.packages}
+    keep |= {source.filesystem_name(name) for name in catalogue.roots}
+    deleted = []
+    for kind in ("binaries", "debs", "roots"):
+        folder = source.artifacts / kind
+        for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if entry.name not in keep:
+                shutil.rmtree(entry)
+                deleted.append(str(entry))
+    for cache in (paths.cache() / "go" / "build", paths.cache() / "go" / "mod"):
+        size = sum(
+            file.stat().st_size for file in cache.rglob("*") if file.is_file() and not file.is_symlink()
+        )
+        if size > limit_gb * 1e9:
+            # Go writes its module cache read-only; its own command knows how to clear it.
+            what = "-modcache" if cache.name == "mod" else "-cache"
+            subprocess.run([source.go(), "clean", what], env=source.go_environment(), check=True)
+            deleted.append(str(cache))
+    return deleted

