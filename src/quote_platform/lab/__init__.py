@@ -1,1 +1,1 @@
-"""lab."""
+"""Labs: real nodes with systemd, reached by SSH like VMs."""

@@ -1,10 +1,120 @@
 """Commands of `quote-platform lab`."""
 
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
 import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from quote_platform import machine
+from quote_platform.lab import lifecycle, podman
+from quote_platform.lab.errors import LabError
+from quote_platform.lab.model import Lab
+from quote_platform.mirror.storage import MirrorError
 
 app = typer.Typer(no_args_is_help=True)
+console = Console(soft_wrap=True, highlight=False)
+Name = Annotated[str, typer.Option(help="Name of the lab.")]
 
 
-@app.callback()
-def main() -> None:
-    """Group of commands."""
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Turn what a lab refuses into a sentence and a status."""
+    try:
+        yield
+    except ValidationError as error:
+        for one in error.errors():
+            console.print(
+                f"{'.'.join(map(str, one['loc'])) or 'lab'}: {one['msg']}", style="red", markup=False
+            )
+        raise typer.Exit(1) from error
+    except (LabError, MirrorError, machine.Unfit) as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def up(  # noqa: PLR0917 (options, not positions)
+    name: Name = "lab",
+    subnet: Annotated[
+        str, typer.Option(help="A private network of at least 256 addresses.")
+    ] = "10.89.42.0/24",
+    control_planes: Annotated[int, typer.Option(help="1 or 3.")] = 1,
+    workers: Annotated[int, typer.Option(help="At least 1, unless the control plane takes pods.")] = 3,
+    control_plane_cpus: float = 2,
+    control_plane_memory: Annotated[str, typer.Option(help="Such as 4g or 3500m.")] = "4g",
+    worker_cpus: float = 4,
+    worker_memory: Annotated[str, typer.Option(help="Such as 8g or 3500m.")] = "8g",
+) -> None:
+    """Start a lab, or what is missing of it, and write its inventory."""
+    with _sentences():
+        lab = Lab(
+            name=name,
+            subnet=subnet,
+            control_planes=control_planes,
+            workers=workers,
+            control_plane_cpus=control_plane_cpus,
+            control_plane_memory=control_plane_memory,
+            worker_cpus=worker_cpus,
+            worker_memory=worker_memory,
+        )
+        machine.check(machine.read(), machine.Needs.of_lab(lab, running=bool(podman.containers(name))))
+        folder = lifecycle.up(lab, lambda text: console.print(text, markup=False))
+    console.print(f"lab {name} is up: ansible-playbook -i {os.path.relpath(folder)} site.yml", markup=False)
+
+
+@app.command()
+def down(name: Name = "lab") -> None:
+    """Remove a lab and everything it made."""
+    with _sentences():
+        lifecycle.down(name)
+
+
+@app.command()
+def status(
+    name: Name = "lab", as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
+) -> None:
+    """Show the nodes of a lab."""
+    with _sentences():
+        lab = lifecycle.find(name)
+        states = podman.containers(name)
+    rows = [
+        node.model_dump() | {"state": states.get(node.name, "missing")} for node in [*lab.nodes, lab.mirror]
+    ]
+    if as_json:
+        typer.echo(json.dumps({"name": name, "subnet": lab.subnet, "nodes": rows}, indent=2))
+        return
+    table = Table("node", "address", "CPU", "memory", "state", title=f"lab {name}")
+    for row in rows:
+        table.add_row(row["name"], row["address"], f"{row['cpus']:g}", row["memory"], row["state"])
+    console.print(table)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def ssh(context: typer.Context, node: str, name: Name = "lab") -> None:
+    """Open a shell on a node, or run a command there."""
+    with _sentences():
+        lab = lifecycle.find(name)
+        command = lifecycle.ssh(lab, lifecycle.node_of(lab, node), context.args)
+    os.execvp(command[0], command)  # noqa: S606 (the shell takes over)
+
+
+@app.command()
+def stop(node: str, name: Name = "lab") -> None:
+    """Switch a node off, as a power cut does."""
+    with _sentences():
+        lab = lifecycle.find(name)
+        lifecycle.switch_off(lab, lifecycle.node_of(lab, node))
+
+
+@app.command()
+def start(node: str, name: Name = "lab") -> None:
+    """Switch a node on again."""
+    with _sentences():
+        lab = lifecycle.find(name)
+        lifecycle.switch_on(lab, lifecycle.node_of(lab, node))

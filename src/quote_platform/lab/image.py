@@ -1,0 +1,47 @@
+"""The images of nodes and of the mirror's host: made once, named by the hash of their recipe."""
+
+from pathlib import Path
+
+import yaml
+
+from quote_platform import paths
+from quote_platform.lab import podman
+from quote_platform.mirror.catalogue import digest
+from quote_platform.mirror.source import run
+
+# Made new at every boot, or of no use in a container.
+EMPTY = ["/etc/machine-id", "/etc/hostname", "/etc/resolv.conf"]
+MASKED = ["systemd-udevd.service", "systemd-udev-trigger.service", "getty.target", "console-getty.service"]
+
+
+def _folder() -> Path:
+    return paths.repository() / "lab" / "node"
+
+
+def ensure(mirror: bool) -> str:
+    """Return the name of the image, building it first if nobody has."""
+    recipe = yaml.safe_load((_folder() / "node.yml").read_text())
+    kind = "mirror" if mirror else "node"
+    packages = recipe["packages"] + (recipe["mirror_packages"] if mirror else [])
+    trees = [_folder() / "rootfs", *([_folder() / "mirror"] if mirror else [])]
+    name = f"localhost/quote-platform-{kind}:{digest(recipe['suite'], packages, MASKED, EMPTY, Path(__file__), *trees)}"
+    if podman.rows("images", "--filter", f"reference={name}"):
+        return name
+    tar = paths.cache() / "lab" / f"{name.rsplit(':', 1)[1]}.tar"
+    if not tar.is_file():
+        tar.parent.mkdir(parents=True, exist_ok=True)
+        part = tar.with_name(f".{tar.name.removesuffix('.tar')}.part.tar")
+        hooks = [
+            *(f'--customize-hook=cp -r {tree}/. "$1"/' for tree in trees),
+            f'--customize-hook=chroot "$1" systemctl mask {" ".join(MASKED)}',
+            '--customize-hook=rm -rf "$1"/etc/ssh/ssh_host_* "$1"/etc/apt/sources.list "$1"/var/lib/apt/lists/*',
+            *(f'--customize-hook=: > "$1"{path}' for path in EMPTY),
+        ]
+        command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}"]
+        trim = ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"]
+        run([*command, *trim, *hooks, recipe["suite"], part], paths.state() / "logs" / f"image-{kind}.log")
+        part.replace(tar)
+    podman.run(
+        "import", "--quiet", "--change", 'CMD ["/sbin/init"]', "--change", "STOPSIGNAL SIGRTMIN+3", tar, name
+    )
+    return name

@@ -1,0 +1,73 @@
+"""The inventory of a lab: plain files, so that Ansible sees nothing special."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from quote_platform import paths
+from quote_platform.lab.model import Lab
+from quote_platform.mirror.availability import unavailable
+
+HEADER = "# Written by `quote-platform lab up`; changes are lost at the next one.\n"
+
+
+def folder(lab: str) -> Path:
+    """Return the inventory's folder."""
+    return paths.repository() / "inventories" / lab
+
+
+def _dump(path: Path, data: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(HEADER + yaml.safe_dump(data, sort_keys=False, width=110))
+
+
+def write(lab: Lab, state: Path) -> Path:
+    """Write hosts, base URLs and what the mirror lacks; return the folder."""
+    target = folder(lab.name)
+    platform = target / "group_vars" / "platform"
+
+    def group(role: str) -> dict[str, Any]:
+        return {
+            "hosts": {node.name: {"ansible_host": node.address} for node in lab.nodes if node.role == role}
+        }
+
+    connection = {
+        "ansible_user": "root",
+        "ansible_ssh_private_key_file": str(state / "id_ed25519"),
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={state / 'known_hosts'} -o IdentitiesOnly=yes",
+    }
+    kube_nodes = {"children": {"control_plane": group("master"), "workers": group("worker")}}
+    _dump(
+        target / "hosts.yml",
+        {"all": {"children": {"platform": {"children": {"kube_nodes": kube_nodes}, "vars": connection}}}},
+    )
+
+    lacking = [{"name": entry.name, "reason": entry.reason} for entry in unavailable()]
+    base = f"http://{lab.mirror.address}"
+    settings: dict[str, Any] = {
+        "cluster_name": lab.name,
+        "kubernetes_packages_repository": f"{base}/apt/kubernetes/",
+        "container_runtime_repository": f"{base}/apt/docker/linux/debian",
+        "image_registry_base_url": f"{base}:5000",
+        "manifest_base_url": f"{base}/manifests",
+        "components_unavailable": lacking,
+    }
+    if any(entry["name"] == "ingress-nginx" for entry in lacking):
+        settings["ingress_controller"] = "traefik"
+    _dump(platform / "mirror.yml", settings)
+
+    shared = platform / "lab.yml"
+    if lab.name != "lab" and not shared.is_symlink():
+        shared.symlink_to(Path("../../../lab/group_vars/platform/lab.yml"))
+    return target
+
+
+def remove(lab: str) -> None:
+    """Delete what `write` made."""
+    if lab == "lab":
+        (folder(lab) / "hosts.yml").unlink(missing_ok=True)
+        (folder(lab) / "group_vars" / "platform" / "mirror.yml").unlink(missing_ok=True)
+    elif (folder(lab) / "group_vars" / "platform" / "lab.yml").is_symlink():
+        shutil.rmtree(folder(lab))

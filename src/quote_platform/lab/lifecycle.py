@@ -1,0 +1,202 @@
+"""Start and stop labs."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from quote_platform import paths
+from quote_platform.lab import host, image, inventory, podman
+from quote_platform.lab.errors import LabError
+from quote_platform.lab.model import Lab, Node
+from quote_platform.mirror import storage
+
+# On a volume: overlay file systems cannot be stacked, and a node that is switched off keeps its disk.
+DISKS = [
+    "/var/lib/containerd",
+    "/var/lib/kubelet",
+    "/var/lib/etcd",
+    "/opt/local-path-provisioner",
+    "/var/log",
+]
+SECONDS_TO_BOOT = 90
+
+
+def state(lab: str) -> Path:
+    """Return where a lab keeps its keys and what it was asked for."""
+    return paths.state() / "labs" / lab
+
+
+def find(name: str) -> Lab:
+    """Return a lab that was started."""
+    file = state(name) / "lab.json"
+    if not file.is_file():
+        known = ", ".join(sorted(path.parent.name for path in (paths.state() / "labs").glob("*/lab.json")))
+        raise LabError(
+            f"there is no lab {name}; there are: {known or 'none'} (start it: quote-platform lab up)"
+        )
+    return Lab.model_validate_json(file.read_text())
+
+
+def up(lab: Lab, say: Callable[[str], None]) -> Path:
+    """Start what is missing; return the folder of the inventory."""
+    before = state(lab.name) / "lab.json"
+    if before.is_file() and (old := Lab.model_validate_json(before.read_text())).subnet != lab.subnet:
+        raise LabError(f"lab {lab.name} runs in {old.subnet}: take it down first, or choose another name")
+    home = state(lab.name)
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    before.write_text(lab.model_dump_json(indent=2))
+    host.prepare()
+    with ThreadPoolExecutor() as pool:
+        say("images of the nodes")
+        node_image, mirror_image = pool.map(image.ensure, (False, True))
+        _network(lab)
+        _keys(lab, home)
+        say(f"starting {len(lab.nodes)} nodes and the mirror's host")
+        every = [lab.mirror, *lab.nodes]
+        list(
+            pool.map(
+                lambda node: _start(lab, node, mirror_image if node.role == "mirror" else node_image), every
+            )
+        )
+        list(pool.map(lambda node: _wait(lab, node), every))
+    wanted = {node.name for node in every}
+    for gone in set(podman.containers(lab.name)) - wanted:
+        podman.run("rm", "--force", "--volumes", "--time", "0", gone)
+    return inventory.write(lab, home)
+
+
+def _network(lab: Lab) -> None:
+    if podman.rows("network", "ls", "--filter", f"name=^{lab.network}$"):
+        return
+    arguments = ["--subnet", lab.subnet, "--gateway", lab.address(1), "--label", f"{podman.LABEL}={lab.name}"]
+    podman.run("network", "create", *arguments, lab.network)
+
+
+def _keygen(file: Path, comment: str) -> str:
+    if not file.is_file():
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(file)]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return file.with_suffix(".pub").read_text().strip()
+
+
+def _keys(lab: Lab, home: Path) -> None:
+    """Make the lab's key and each node's host key, so that known_hosts is whole before the first connection."""
+    (home / "authorized_keys").write_text(
+        _keygen(home / "id_ed25519", f"quote-platform lab {lab.name}") + "\n"
+    )
+    known = []
+    for node in [lab.mirror, *lab.nodes]:
+        kind, key, *_ = _keygen(home / f"host-{node.name}", node.name).split()
+        known.append(f"{node.address},{node.name} {kind} {key}\n")
+    (home / "known_hosts").write_text("".join(known))
+
+
+def _start(lab: Lab, node: Node, image_name: str) -> None:
+    match podman.containers(lab.name).get(node.name):
+        case "running":
+            return
+        case "exited" | "stopped" | "configured":
+            podman.run("start", node.name)
+            return
+        case None:
+            pass
+        case _:  # half made
+            podman.run("rm", "--force", "--volumes", "--time", "0", node.name)
+    home = state(lab.name)
+    mounts = [
+        f"{home / f'host-{node.name}'}:/etc/ssh/ssh_host_ed25519_key:ro",
+        f"{home / 'authorized_keys'}:/root/.ssh/authorized_keys:ro",
+    ]
+    if node.role == "mirror":
+        for part in ("www", "registry"):
+            (storage.root() / part).mkdir(parents=True, exist_ok=True)
+            mounts.append(f"{storage.root() / part}:/srv/mirror/{part}:ro")
+    else:
+        mounts += DISKS
+    arguments = ["--name", node.name, "--hostname", node.name, "--label", f"{podman.LABEL}={lab.name}"]
+    arguments += ["--network", lab.network, "--ip", node.address]
+    arguments += ["--privileged", "--cgroupns", "private", "--systemd", "always", "--pids-limit", "-1"]
+    arguments += ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=20000:20000"]
+    arguments += ["--cpus", str(min(node.cpus, os.cpu_count() or 1)), "--memory", node.memory]
+    arguments += ["--tmpfs", "/run", "--tmpfs", "/tmp"]  # noqa: S108 (the node's)
+    for mount in mounts:
+        arguments += ["--volume", mount]
+    podman.run("run", "--detach", *arguments, image_name, "/sbin/init")
+
+
+def _wait(lab: Lab, node: Node) -> None:
+    """Wait until a node takes SSH connections and has booted."""
+    deadline = time.monotonic() + SECONDS_TO_BOOT
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection((node.address, 22), timeout=2) as connection:
+                if connection.recv(4) == b"SSH-":
+                    break
+        except OSError:
+            time.sleep(0.3)
+    else:
+        raise LabError(
+            f"node {node.name} takes no SSH connection after {SECONDS_TO_BOOT} s: see `podman logs {node.name}`, "
+            f"then `quote-platform lab down --name {lab.name}` and up again"
+        )
+    booted = podman.execute(node.name, ["systemctl", "is-system-running", "--wait"], check=False).strip()
+    if booted not in {"running", "degraded"}:
+        raise LabError(f"node {node.name} does not finish booting ({booted}): see `podman logs {node.name}`")
+
+
+def ssh(lab: Lab, node: Node, command: list[str]) -> list[str]:
+    """Return the command that opens a shell on a node, or runs something there."""
+    home = state(lab.name)
+    options = ["-i", str(home / "id_ed25519"), "-o", f"UserKnownHostsFile={home / 'known_hosts'}"]
+    return [
+        "ssh",
+        *options,
+        "-o",
+        "IdentitiesOnly=yes",
+        "-o",
+        "LogLevel=ERROR",
+        f"root@{node.address}",
+        *command,
+    ]
+
+
+def node_of(lab: Lab, name: str) -> Node:
+    """Return a node by its name, with or without the lab's."""
+    every = {node.name: node for node in [*lab.nodes, lab.mirror]}
+    found = every.get(name) or every.get(f"{lab.name}-{name}")
+    if found is None:
+        raise LabError(f"lab {lab.name} has no node {name}; it has: {', '.join(every)}")
+    return found
+
+
+def switch_off(lab: Lab, node: Node) -> None:
+    """Switch a node off as a power cut does."""
+    if podman.containers(lab.name).get(node.name) == "running":
+        podman.run("kill", node.name)
+        podman.run("wait", node.name)
+
+
+def switch_on(lab: Lab, node: Node) -> None:
+    """Switch a node on again; its disk is as it was."""
+    if podman.containers(lab.name).get(node.name) != "running":
+        podman.run("start", node.name)
+    _wait(lab, node)
+
+
+def down(name: str) -> None:
+    """Remove a lab, also half a one: containers, disks, network, keys, inventory."""
+    with ThreadPoolExecutor() as pool:
+        remove = ("rm", "--force", "--volumes", "--time", "0")
+        list(pool.map(lambda container: podman.run(*remove, container), podman.containers(name)))
+    for network in podman.rows("network", "ls", "--filter", f"label={podman.LABEL}={name}"):
+        podman.run("network", "rm", "--force", network["name"])
+    inventory.remove(name)
+    shutil.rmtree(paths.repository() / "secrets" / name, ignore_errors=True)
+    shutil.rmtree(state(name), ignore_errors=True)
+    if not podman.containers():
+        host.restore()

@@ -1,0 +1,89 @@
+"""What a lab is: its name, its network, its nodes."""
+
+import ipaddress
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Role = Literal["master", "worker", "mirror"]
+
+
+class Node(BaseModel):
+    """One machine of a lab."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    role: Role
+    address: str
+    cpus: float
+    memory: str
+
+
+class Lab(BaseModel):
+    """A lab as it was asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,18}[a-z0-9]$")]
+    subnet: str = "10.89.42.0/24"
+    control_planes: Annotated[int, Field(ge=1, le=9)] = 1
+    workers: Annotated[int, Field(ge=0, le=50)] = 3
+    control_plane_cpus: Annotated[float, Field(gt=0)] = 2
+    control_plane_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "4g"
+    worker_cpus: Annotated[float, Field(gt=0)] = 4
+    worker_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "8g"
+
+    @field_validator("subnet")
+    @classmethod
+    def _private(cls, value: str) -> str:
+        network = ipaddress.ip_network(value)
+        if network.version != 4 or not network.is_private or network.prefixlen > 24:
+            raise ValueError("a private IPv4 network of at least 256 addresses, such as 10.89.42.0/24")
+        return str(network)
+
+    @model_validator(mode="after")
+    def _apart(self) -> "Lab":
+        for other in ("10.244.0.0/16", "10.96.0.0/16"):
+            if ipaddress.ip_network(self.subnet).overlaps(ipaddress.ip_network(other)):
+                raise ValueError(f"subnet {self.subnet} overlaps the pods' or services' network {other}")
+        return self
+
+    def address(self, number: int) -> str:
+        """Return an address of the lab's network; .1 is this machine."""
+        return str(ipaddress.ip_network(self.subnet)[number])
+
+    @property
+    def network(self) -> str:
+        """Return the name of the lab's network."""
+        return f"quote-{self.name}"
+
+    @property
+    def mirror(self) -> Node:
+        """Return the host that serves packages, images and manifests."""
+        return Node(name=f"{self.name}-mirror", role="mirror", address=self.address(2), cpus=2, memory="1g")
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Return the machines that become the cluster."""
+        masters = [
+            Node(
+                name=f"{self.name}-master-{number}",
+                role="master",
+                address=self.address(10 + number),
+                cpus=self.control_plane_cpus,
+                memory=self.control_plane_memory,
+            )
+            for number in range(1, self.control_planes + 1)
+        ]
+        workers = [
+            Node(
+                name=f"{self.name}-worker-{number}",
+                role="worker",
+                address=self.address(20 + number),
+                cpus=self.worker_cpus,
+                memory=self.worker_memory,
+            )
+            for number in range(1, self.workers + 1)
+        ]
+        return masters + workers
