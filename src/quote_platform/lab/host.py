@@ -1,12 +1,33 @@
 """Kernel settings of this machine that nodes need, put back when the last lab is gone."""
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from quote_platform import paths
 
-# Each node runs a systemd and a kubelet that watch files; Elasticsearch-like stores map many areas.
-NEEDED = {"fs/inotify/max_user_instances": 8192, "vm/max_map_count": 262144}
+# Each node runs a systemd and a kubelet that watch files; Elasticsearch-like stores map many areas. The rest is what
+# host_baseline sets on a machine: nodes share this kernel, and what they changed from inside nobody would put back.
+NEEDED = {
+    "fs/inotify/max_user_instances": 8192,
+    "fs/inotify/max_user_watches": 524288,
+    "vm/max_map_count": 262144,
+    "vm/overcommit_memory": 1,
+    "kernel/panic": 10,
+    "kernel/panic_on_oops": 1,
+}
+
+
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Hold a lock that dies with the process."""
+    folder = paths.state() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _file() -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from quote_platform import paths
-from quote_platform.lab import podman
+from quote_platform.lab import host, podman
 from quote_platform.mirror.catalogue import digest
 from quote_platform.mirror.source import run
 
@@ -20,11 +20,17 @@ def _folder() -> Path:
 
 def ensure(mirror: bool) -> str:
     """Return the name of the image, building it first if nobody has."""
+    with host.lock("image-mirror" if mirror else "image-node"):
+        return _ensure(mirror)
+
+
+def _ensure(mirror: bool) -> str:
     recipe = yaml.safe_load((_folder() / "node.yml").read_text())
     kind = "mirror" if mirror else "node"
     packages = recipe["packages"] + (recipe["mirror_packages"] if mirror else [])
     trees = [_folder() / "rootfs", *([_folder() / "mirror"] if mirror else [])]
-    name = f"localhost/quote-platform-{kind}:{digest(recipe['suite'], packages, MASKED, EMPTY, Path(__file__), *trees)}"
+    key = digest(recipe["suite"], packages, MASKED, EMPTY, Path(__file__), *trees)
+    name = f"localhost/quote-platform-{kind}:{key}"
     if podman.rows("images", "--filter", f"reference={name}"):
         return name
     tar = paths.cache() / "lab" / f"{name.rsplit(':', 1)[1]}.tar"
@@ -34,7 +40,8 @@ def ensure(mirror: bool) -> str:
         hooks = [
             *(f'--customize-hook=cp -r {tree}/. "$1"/' for tree in trees),
             f'--customize-hook=chroot "$1" systemctl mask {" ".join(MASKED)}',
-            '--customize-hook=rm -rf "$1"/etc/ssh/ssh_host_* "$1"/etc/apt/sources.list "$1"/var/lib/apt/lists/*',
+            '--customize-hook=rm -rf "$1"/etc/ssh/ssh_host_* "$1"/etc/apt/sources.list',
+            '--customize-hook=rm -rf "$1"/var/lib/apt/lists/*',
             *(f'--customize-hook=: > "$1"{path}' for path in EMPTY),
         ]
         command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}"]

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from quote_platform import paths
+from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab
 from quote_platform.mirror.availability import unavailable
 
@@ -16,6 +17,18 @@ HEADER = "# Written by `quote-platform lab up`; changes are lost at the next one
 def folder(lab: str) -> Path:
     """Return the inventory's folder."""
     return paths.repository() / "inventories" / lab
+
+
+def ours(lab: str) -> bool:
+    """Tell whether the inventory is free to use: not there, or written by a lab."""
+    files = [path for path in folder(lab).rglob("*") if path.is_file() and not path.is_symlink()]
+    return lab == "lab" or all(path.read_bytes().startswith(HEADER.encode()) for path in files)
+
+
+def refuse_foreign(lab: str) -> None:
+    """Refuse the name of an inventory that a person wrote."""
+    if not ours(lab):
+        raise LabError(f"inventories/{lab} was not written by a lab: choose another name with --name")
 
 
 def _dump(path: Path, data: dict[str, Any]) -> None:
@@ -36,7 +49,8 @@ def write(lab: Lab, state: Path) -> Path:
     connection = {
         "ansible_user": "root",
         "ansible_ssh_private_key_file": str(state / "id_ed25519"),
-        "ansible_ssh_common_args": f"-o UserKnownHostsFile={state / 'known_hosts'} -o IdentitiesOnly=yes",
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={state / 'known_hosts'} "
+        "-o StrictHostKeyChecking=yes -o IdentitiesOnly=yes",
     }
     kube_nodes = {"children": {"control_plane": group("master"), "workers": group("worker")}}
     _dump(
@@ -69,5 +83,5 @@ def remove(lab: str) -> None:
     if lab == "lab":
         (folder(lab) / "hosts.yml").unlink(missing_ok=True)
         (folder(lab) / "group_vars" / "platform" / "mirror.yml").unlink(missing_ok=True)
-    elif (folder(lab) / "group_vars" / "platform" / "lab.yml").is_symlink():
+    elif folder(lab).is_dir():
         shutil.rmtree(folder(lab))

@@ -44,13 +44,20 @@ def find(name: str) -> Lab:
 
 def up(lab: Lab, say: Callable[[str], None]) -> Path:
     """Start what is missing; return the folder of the inventory."""
+    with host.lock(f"lab-{lab.name}"):
+        inventory.refuse_foreign(lab.name)
+        return _up(lab, say)
+
+
+def _up(lab: Lab, say: Callable[[str], None]) -> Path:
     before = state(lab.name) / "lab.json"
     if before.is_file() and (old := Lab.model_validate_json(before.read_text())).subnet != lab.subnet:
         raise LabError(f"lab {lab.name} runs in {old.subnet}: take it down first, or choose another name")
     home = state(lab.name)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     before.write_text(lab.model_dump_json(indent=2))
-    host.prepare()
+    with host.lock("host"):
+        host.prepare()
     with ThreadPoolExecutor() as pool:
         say("images of the nodes")
         node_image, mirror_image = pool.map(image.ensure, (False, True))
@@ -85,7 +92,7 @@ def _keygen(file: Path, comment: str) -> str:
 
 
 def _keys(lab: Lab, home: Path) -> None:
-    """Make the lab's key and each node's host key, so that known_hosts is whole before the first connection."""
+    """Make the lab's key and each node's host key, so that known_hosts is whole from the start."""
     (home / "authorized_keys").write_text(
         _keygen(home / "id_ed25519", f"quote-platform lab {lab.name}") + "\n"
     )
@@ -141,7 +148,8 @@ def _wait(lab: Lab, node: Node) -> None:
             time.sleep(0.3)
     else:
         raise LabError(
-            f"node {node.name} takes no SSH connection after {SECONDS_TO_BOOT} s: see `podman logs {node.name}`, "
+            f"node {node.name} takes no SSH connection after {SECONDS_TO_BOOT} s: "
+            f"see `podman exec {node.name} journalctl -b`, "
             f"then `quote-platform lab down --name {lab.name}` and up again"
         )
     booted = podman.execute(node.name, ["systemctl", "is-system-running", "--wait"], check=False).strip()
@@ -189,14 +197,22 @@ def switch_on(lab: Lab, node: Node) -> None:
 
 
 def down(name: str) -> None:
-    """Remove a lab, also half a one: containers, disks, network, keys, inventory."""
-    with ThreadPoolExecutor() as pool:
-        remove = ("rm", "--force", "--volumes", "--time", "0")
-        list(pool.map(lambda container: podman.run(*remove, container), podman.containers(name)))
-    for network in podman.rows("network", "ls", "--filter", f"label={podman.LABEL}={name}"):
-        podman.run("network", "rm", "--force", network["name"])
-    inventory.remove(name)
-    shutil.rmtree(paths.repository() / "secrets" / name, ignore_errors=True)
-    shutil.rmtree(state(name), ignore_errors=True)
-    if not podman.containers():
-        host.restore()
+    """Remove a lab, also half a one: containers, disks, network, keys, inventory, its cluster's secrets."""
+    with host.lock(f"lab-{name}"):
+        there = podman.containers(name)
+        # A name that a person's inventory has, or that no lab ever had: its secrets are not ours to delete.
+        ours = inventory.ours(name) and (
+            bool(there) or state(name).exists() or (inventory.folder(name) / "hosts.yml").exists()
+        )
+        with ThreadPoolExecutor() as pool:
+            remove = ("rm", "--force", "--volumes", "--time", "0")
+            list(pool.map(lambda container: podman.run(*remove, container), there))
+        for network in podman.rows("network", "ls", "--filter", f"label={podman.LABEL}={name}"):
+            podman.run("network", "rm", "--force", network["name"])
+        if ours:
+            inventory.remove(name)
+            shutil.rmtree(paths.repository() / "secrets" / name, ignore_errors=True)
+        shutil.rmtree(state(name), ignore_errors=True)
+    with host.lock("host"):
+        if not podman.containers() and not any((paths.state() / "labs").glob("*")):
+            host.restore()
