@@ -23,7 +23,6 @@ TRIM = [
     "/usr/share/man/*",
     "/usr/share/info/*",
     "/usr/share/locale/*",
-    "/usr/share/postgresql/*/man/*",
     "/var/cache/*",
 ]
 
@@ -322,7 +321,7 @@ class Source:
                 settings += ["--entrypoint", json.dumps(entrypoint)] if entrypoint else []
                 settings += ["--cmd", " ".join(image.command)] if image.command else []
                 run([*buildah, "config", *settings, container], log)
-                name = f"localhost/{work.name}"
+                name = f"localhost/{self.image_key(image)}"
                 run([*buildah, "commit", "--quiet", "--rm", "--timestamp", "0", container, name], log)
                 run([*buildah, "push", "--quiet", "--tls-verify=false", name, f"docker://{destination}"], log)
                 run([*buildah, "rmi", name], log)
