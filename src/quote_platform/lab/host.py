@@ -8,8 +8,8 @@ from pathlib import Path
 
 from quote_platform import paths
 
-# Each node runs a systemd and a kubelet that watch files; Elasticsearch-like stores map many areas. The rest is what
-# host_baseline sets on a machine: nodes share this kernel, and what they changed from inside nobody would put back.
+# Each node runs a systemd and a kubelet that watch files; Elasticsearch-like stores map many areas. The rest is
+# what host_baseline sets on a machine: nodes share this kernel, and nobody would put back what they changed.
 NEEDED = {
     "fs/inotify/max_user_instances": 8192,
     "fs/inotify/max_user_watches": 524288,
