@@ -25,7 +25,8 @@ def test_drift_is_put_right_and_secrets_stay_out_of_the_output(host, inventory):
     before = host.file("/etc/molecule/word").mtime
     host.check_output("chmod 0644 /etc/molecule/deep/secret && echo drift > /etc/molecule/deep/secret")
     output = converge(inventory)
-    assert "changed=1" in output
+    assert "item=/etc/molecule/deep/secret" in output
+    assert "item=/etc/molecule/word" not in output
     assert "hush" not in output
     assert "drift" not in output
     secret = host.file("/etc/molecule/deep/secret")

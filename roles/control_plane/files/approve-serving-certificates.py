@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Approve the serving certificates that kubelets of known nodes ask for; first ones and renewals alike.
 
-Managed by Ansible. Standard library, kubectl and openssl only: it runs on every control plane, whatever its distribution.
-A request is approved when the kubelet of node X asks for CN system:node:X, and names nothing but X and X's known
-addresses. Anything else is left pending and logged.
+Managed by Ansible. Standard library, kubectl and openssl only: it runs on every control plane, whatever its
+distribution. A request is approved when the kubelet of node X asks for CN system:node:X, and names nothing
+but X and X's known addresses. Anything else is left pending and logged.
 """
 
 import base64
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 SIGNER = "kubernetes.io/kubelet-serving"
+OPENSSL = ("openssl", "req", "-noout", "-text", "-verify", "-nameopt", "RFC2253")
 USAGES = {"key encipherment", "digital signature", "server auth"}
 
 
@@ -23,9 +24,8 @@ def run(*command: str, stdin: bytes | None = None) -> str:
     return subprocess.run(command, input=stdin, check=True, capture_output=True, timeout=30).stdout.decode()
 
 
-def objection(request: dict, known: dict[str, list[str]]) -> str:
+def objection(spec: dict, known: dict[str, list[str]]) -> str:
     """Say why a request must not be approved; empty when it may."""
-    spec = request["spec"]
     user = spec.get("username", "")
     name = user.removeprefix("system:node:")
     if name == user or "system:nodes" not in spec.get("groups", []):
@@ -34,9 +34,11 @@ def objection(request: dict, known: dict[str, list[str]]) -> str:
         return f"node {name} is not in the inventory"
     if not set(spec.get("usages", [])) <= USAGES:
         return f"usages {spec.get('usages')}"
-    text = run(
-        "openssl", "req", "-noout", "-text", "-verify", "-nameopt", "RFC2253", stdin=base64.b64decode(spec["request"])
-    )
+    return objection_to_content(run(*OPENSSL, stdin=base64.b64decode(spec["request"])), name, known[name])
+
+
+def objection_to_content(text: str, name: str, addresses: list[str]) -> str:
+    """Say what a request asks for that the node may not have, from openssl's text of it."""
     subject = re.search(r"Subject: (.*)", text)
     parts = sorted(subject.group(1).strip().split(",")) if subject else []
     if parts != sorted([f"CN=system:node:{name}", "O=system:nodes"]):
@@ -48,7 +50,7 @@ def objection(request: dict, known: dict[str, list[str]]) -> str:
         kind, _, value = entry.partition(":")
         if kind == "DNS" and value == name:
             continue
-        if kind == "IP Address" and ipaddress.ip_address(value) in map(ipaddress.ip_address, known[name]):
+        if kind == "IP Address" and ipaddress.ip_address(value) in map(ipaddress.ip_address, addresses):
             continue
         return f"{entry} is not known for {name}"
     return ""
@@ -57,12 +59,13 @@ def objection(request: dict, known: dict[str, list[str]]) -> str:
 def main() -> int:
     """Judge every pending request once."""
     known = json.loads(Path(sys.argv[1]).read_text())
-    requests = json.loads(run("kubectl", "get", "csr", f"--field-selector=spec.signerName={SIGNER}", "-o", "json"))
+    selector = f"--field-selector=spec.signerName={SIGNER}"
+    requests = json.loads(run("kubectl", "get", "csr", selector, "-o", "json"))
     for request in requests["items"]:
         if request.get("status", {}).get("conditions"):
             continue
         try:
-            reason = objection(request, known)
+            reason = objection(request["spec"], known)
         except (subprocess.SubprocessError, ValueError) as error:
             reason = f"cannot be read: {error}"
         name = request["metadata"]["name"]

@@ -1,0 +1,93 @@
+#!/usr/bin/python
+"""Write a set of root's files in one round trip, touching only those that differ."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = """
+module: write_node_files
+short_description: Write a set of files, touching only those that differ
+description:
+  - A copy task per file costs several round trips each; this costs one for all of them.
+options:
+  files:
+    description: The files, each with path, content and mode.
+    type: list
+    elements: dict
+    required: true
+author: Quote Platform
+"""
+
+
+def state(path: Path) -> tuple[str | None, str]:
+    """Return content and "mode owner:group" of a file; no content when it is missing."""
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            return None, "not a plain file"
+        attributes = f"{stat.S_IMODE(found.st_mode):04o} {found.st_uid}:{found.st_gid}"
+        return path.read_text(errors="replace"), attributes
+    except FileNotFoundError:
+        return None, "missing"
+
+
+def write(path: Path, content: str, mode: str) -> None:
+    """Put the file in place in one step: a run that is killed leaves the old one, never half of it."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), int(mode, 8))
+            os.fchown(file.fileno(), 0, 0)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def main() -> None:
+    """Run the module."""
+    file_spec: dict[str, Any] = {
+        "path": {"type": "path", "required": True},
+        "content": {"type": "str", "required": True},
+        "mode": {"type": "str", "default": "0644"},
+        "notify": {"type": "list", "elements": "str", "default": []},
+    }
+    module = AnsibleModule(
+        argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": file_spec}},
+        supports_check_mode=True,
+    )
+    os.umask(0o022)
+    differing, diffs = [], []
+    for file in module.params["files"]:
+        path, wanted = Path(file["path"]), f"{int(file['mode'], 8):04o} 0:0"
+        content, attributes = state(path)
+        if content == file["content"] and attributes == wanted:
+            continue
+        differing.append({"path": file["path"], "notify": file["notify"]})
+        diffs.append(
+            {
+                "before_header": f"{path} ({attributes})",
+                "after_header": f"{path} ({wanted})",
+                "before": content or "",
+                "after": file["content"],
+            }
+        )
+        if not module.check_mode:
+            try:
+                write(path, file["content"], file["mode"])
+            except OSError as error:
+                module.fail_json(msg=f"{path} cannot be written: {error}")
+    module.exit_json(changed=bool(differing), differing=differing, diff=diffs)
+
+
+if __name__ == "__main__":
+    main()
