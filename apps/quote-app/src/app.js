@@ -23,7 +23,7 @@ const idSchema = {
   properties: { id: { type: 'string', pattern: '^[1-9][0-9]{0,17}$' } },
 };
 // Something to read in it, and none of the characters that PostgreSQL cannot store.
-const words = (maxLength) => ({ type: 'string', minLength: 1, maxLength, pattern: '^[^\\u0000]*\\S[^\\u0000]*$' });
+const words = (maxLength) => ({ type: 'string', minLength: 1, maxLength, pattern: '^[^\\u0000]*[^\\s\\u0000][^\\u0000]*$' });
 
 /** `state.ready` is false until the schema is there, and again once the process is told to stop. */
 export function createApp({ database, state, logLevel = 'info', logStream }) {
