@@ -1,7 +1,7 @@
 // The HTTP side: page, API, probes, metrics.
 import { randomUUID } from 'node:crypto';
 import { STATUS_CODES } from 'node:http';
-import Fastify from 'fastify';
+import Fastify, { LogController } from 'fastify';
 import prometheus from 'prom-client';
 import { Unavailable } from './database.js';
 import { errorPage, quotePage, STYLE } from './page.js';
@@ -42,7 +42,7 @@ export function createApp({ database, state, logLevel = 'info', logStream }) {
     // While closing, what still arrives on open connections is answered; the answer says `connection: close`.
     return503OnClosing: false,
     forceCloseConnections: 'idle',
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     genReqId: (request) => {
       const given = request.headers['x-request-id'];
       return typeof given === 'string' && /^[\w.-]{1,64}$/.test(given) ? given : randomUUID();
