@@ -43,13 +43,20 @@ class Needs:
     subnet: str = ""
 
     @classmethod
-    def of_lab(cls, lab: Lab, running: bool) -> "Needs":
-        """Return what a lab needs: measured, a node of it uses less than 1.5 GiB; what runs has it already."""
+    def of_lab(cls, lab: Lab, running: bool, connected: bool = False) -> "Needs":
+        """Return what a lab needs: measured, a node uses less than 1.5 GiB; what runs has it already.
+
+        `connected`: its network is there, so that this machine's own route to it is no obstacle.
+        """
         if running:
             return cls(memory=0, disk=2 * GIB)
         filled = (paths.cache() / "mirror" / "www").is_dir()
         nodes = lab.control_planes + lab.workers
-        return cls(memory=(1 + nodes * 3 // 2) * GIB, disk=(10 if filled else 30) * GIB, subnet=lab.subnet)
+        return cls(
+            memory=(1 + nodes * 3 // 2) * GIB,
+            disk=(10 if filled else 30) * GIB,
+            subnet="" if connected else lab.subnet,
+        )
 
 
 def read() -> Machine:

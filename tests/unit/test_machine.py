@@ -54,3 +54,11 @@ def test_more_nodes_need_more_memory_and_a_running_lab_none() -> None:
     small, large = Lab(name="small", workers=1), Lab(name="large", workers=6)
     assert Needs.of_lab(large, running=False).memory > Needs.of_lab(small, running=False).memory
     check(replace(GOOD, memory_free=0, routes=("10.89.42.0/24",)), Needs.of_lab(large, running=True))
+
+
+def test_the_network_of_a_half_made_lab_is_no_obstacle_to_itself() -> None:
+    lab = Lab(name="half")
+    machine = replace(GOOD, routes=(lab.subnet,))
+    check(machine, Needs.of_lab(lab, running=False, connected=True))
+    with pytest.raises(Unfit, match="overlaps"):
+        check(machine, Needs.of_lab(lab, running=False, connected=False))

@@ -63,7 +63,9 @@ def up(  # noqa: PLR0917 (options, not positions)
             worker_cpus=worker_cpus,
             worker_memory=worker_memory,
         )
-        machine.check(machine.read(), machine.Needs.of_lab(lab, running=bool(podman.containers(name))))
+        machine.check(
+            machine.read(), machine.Needs.of_lab(lab, bool(podman.containers(name)), lifecycle.connected(lab))
+        )
         folder = lifecycle.up(lab, lambda text: console.print(text, markup=False))
     console.print(f"lab {name} is up: ansible-playbook -i {os.path.relpath(folder)} site.yml", markup=False)
 

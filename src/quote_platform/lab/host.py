@@ -8,8 +8,8 @@ from pathlib import Path
 
 from quote_platform import paths
 
-# Each node runs a systemd and a kubelet that watch files; Elasticsearch-like stores map many areas. The rest is
-# what host_baseline sets on a machine: nodes share this kernel, and nobody would put back what they changed.
+# Each node runs a systemd and a kubelet that watch files; Elasticsearch-like stores map many areas.
+# The rest is what kubelet sets on a machine: nodes share this kernel, and nobody would put it back.
 NEEDED = {
     "fs/inotify/max_user_instances": 8192,
     "fs/inotify/max_user_watches": 524288,
@@ -20,12 +20,17 @@ NEEDED = {
 }
 
 
+def lock_file(name: str) -> Path:
+    """Return the file of a lock."""
+    folder = paths.state() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
 @contextmanager
 def lock(name: str) -> Iterator[None]:
     """Hold a lock that dies with the process."""
-    folder = paths.state() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("w") as file:
+    with lock_file(name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

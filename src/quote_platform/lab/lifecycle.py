@@ -5,8 +5,9 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from quote_platform import paths
@@ -44,9 +45,19 @@ def find(name: str) -> Lab:
 
 def up(lab: Lab, say: Callable[[str], None]) -> Path:
     """Start what is missing; return the folder of the inventory."""
-    with host.lock(f"lab-{lab.name}"):
+    with _alone(lab.name):
         inventory.refuse_foreign(lab.name)
         return _up(lab, say)
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Change a lab alone: after others, and after what a killed run has left working."""
+    with host.lock(f"lab-{name}"):
+        with host.lock(f"podman-{name}"):
+            pass
+        podman.hold(host.lock_file(f"podman-{name}"))
+        yield
 
 
 def _up(lab: Lab, say: Callable[[str], None]) -> Path:
@@ -77,8 +88,13 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
     return inventory.write(lab, home)
 
 
+def connected(lab: Lab) -> bool:
+    """Tell whether the network of a lab is there."""
+    return bool(podman.rows("network", "ls", "--filter", f"name=^{lab.network}$"))
+
+
 def _network(lab: Lab) -> None:
-    if podman.rows("network", "ls", "--filter", f"name=^{lab.network}$"):
+    if connected(lab):
         return
     arguments = ["--subnet", lab.subnet, "--gateway", lab.address(1), "--label", f"{podman.LABEL}={lab.name}"]
     podman.run("network", "create", *arguments, lab.network)
@@ -198,7 +214,7 @@ def switch_on(lab: Lab, node: Node) -> None:
 
 def down(name: str) -> None:
     """Remove a lab, also half a one: containers, disks, network, keys, inventory, its cluster's secrets."""
-    with host.lock(f"lab-{name}"):
+    with _alone(name):
         there = podman.containers(name)
         # A name that a person's inventory has, or that no lab ever had: its secrets are not ours to delete.
         ours = inventory.ours(name) and (

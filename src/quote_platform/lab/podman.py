@@ -14,10 +14,20 @@ PODMAN = ["podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--even
 LABEL = "quote-platform.lab"
 
 
+# Held by each podman of this process while it runs, even when this process is killed before.
+_children: list[Path] = []
+
+
+def hold(file: Path) -> None:
+    """Let every podman from now on hold this lock, shared."""
+    _children[:] = [file]
+
+
 def run(*arguments: str | Path, check: bool = True, data: bytes | None = None) -> str:
     """Run podman and return what it prints."""
+    held = ["flock", "--shared", "--close", str(_children[0])] if _children else []
     done = subprocess.run(
-        [*PODMAN, *map(str, arguments)],
+        [*held, *PODMAN, *map(str, arguments)],
         capture_output=True,
         check=False,
         input=data,
