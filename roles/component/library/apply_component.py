@@ -18,13 +18,14 @@ from ansible.module_utils.urls import open_url
 from kubernetes import config, dynamic
 from kubernetes.client import ApiException
 from kubernetes.dynamic.exceptions import ResourceNotFoundError
+from urllib3.exceptions import HTTPError
 
 DOCUMENTATION = """
 module: apply_component
 short_description: Apply the release manifests and own objects of one component, server-side, in one go
 description:
-  - Fetches release manifests by URL and SHA-256 into a cache, deep-merges patches into them, adds own objects and
-    applies all of it with one field manager. Supports check mode and diff.
+  - Fetches release manifests by URL and SHA-256 into a cache, deep-merges patches into them, adds own
+    objects and applies all of it with one field manager. Supports check mode and diff.
 options:
   name: {type: str, required: true, description: Name of the component, for messages.}
   namespace: {type: str, description: Namespace of namespaced objects that name none.}
@@ -32,7 +33,7 @@ options:
   manifests: {type: list, elements: dict, description: "Release manifests, each url and sha256."}
   base_url: {type: str, description: Replaces scheme and host of each URL; the path stays.}
   cache: {type: path, required: true, description: Folder on the controller that keeps fetched manifests.}
-  patches: {type: list, elements: dict, description: Partial objects merged into the object of the same kind and name.}
+  patches: {type: list, elements: dict, description: Merged into the object of the same kind and name.}
   objects: {type: list, elements: dict, description: Objects of our own.}
   timeout: {type: int, description: Seconds to wait for new kinds and for webhooks that do not answer yet.}
 author: [Quote Platform]
@@ -70,10 +71,14 @@ def fetch(manifest: Document, base_url: str, cache: Path) -> str:
     try:
         content: bytes = open_url(source, timeout=60).read()
     except OSError as error:
-        raise Refused(f"{source} cannot be fetched: {error}. Check the network, or manifest_base_url") from error
+        raise Refused(
+            f"{source} cannot be fetched: {error}. Check the network, or manifest_base_url"
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if wanted and found != wanted:
-        raise Refused(f"{source}: its SHA-256 is {found}, pinned is {wanted}: refused. Correct the pin or the mirror")
+        raise Refused(
+            f"{source}: its SHA-256 is {found}, pinned is {wanted}: refused. Correct the pin or the mirror"
+        )
     cache.mkdir(parents=True, exist_ok=True)
     part = cache / f".{found}"
     part.write_bytes(content)
@@ -126,13 +131,15 @@ def assemble(texts: list[str], patches: list[Document], objects: list[Document])
     """Return the component's documents, patched."""
     documents: list[Document] = []
     for text in texts:
-        for document in yaml.load_all(text, Loader=loader()):  # noqa: S506 (a safe loader)
+        for document in yaml.load_all(text, Loader=loader()):
             if document:
                 documents += document["items"] if document.get("kind") == "List" else [document]
     for patch in patches:
         at = next((i for i, document in enumerate(documents) if matches(patch, document)), None)
         if at is None:
-            raise Refused(f"a patch matches nothing: {patch.get('kind')}/{patch.get('metadata', {}).get('name')}")
+            raise Refused(
+                f"a patch matches nothing: {patch.get('kind')}/{patch.get('metadata', {}).get('name')}"
+            )
         if patch.get("$patch") == "delete":
             del documents[at]
         else:
@@ -169,8 +176,9 @@ def clean(found: Document | None) -> Document:
     for name in SERVER_FIELDS:
         found.get("metadata", {}).pop(name, None)
     if found.get("kind") == "Secret":
-        for name, value in (found.get("data") or {}).items():
-            found["data"][name] = f"sha256:{hashlib.sha256(str(value).encode()).hexdigest()[:12]}"
+        for part in ("data", "stringData"):
+            for name, value in (found.get(part) or {}).items():
+                found[part][name] = f"sha256:{hashlib.sha256(str(value).encode()).hexdigest()[:12]}"
     return found
 
 
@@ -183,7 +191,12 @@ class Server:
         self.client: Any = None
         if dry_run and not Path(kubeconfig).is_file():
             return  # nothing is there yet: all of it would be created
-        self.client = dynamic.DynamicClient(config.new_client_from_config(kubeconfig))
+        try:
+            self.client = dynamic.DynamicClient(config.new_client_from_config(kubeconfig))
+        except (HTTPError, config.ConfigException) as error:
+            raise Refused(
+                f"the API server of {kubeconfig} does not answer: {error}. Check it, then run again"
+            ) from error
 
     def apply(self, document: Document, namespace: str) -> tuple[Document, Document] | None:
         """Apply one object; return it before and after, or None if nothing changed."""
@@ -193,6 +206,10 @@ class Server:
         while True:
             try:
                 return self._apply(document, namespace)
+            except HTTPError as error:  # the connection, not the answer
+                if time.monotonic() > self.deadline:
+                    raise Refused(f"{title(document)}: the API server does not answer: {error}") from error
+                time.sleep(1)
             except (ResourceNotFoundError, ApiException, dynamic.exceptions.DynamicApiError) as error:
                 if self.dry_run and self._not_yet(error):
                     return {}, clean(document)

@@ -1,0 +1,290 @@
+"""A component: fetched by checksum, merged, applied in an order that works, and changes named exactly."""
+
+import hashlib
+import importlib.util
+import io
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from kubernetes.client import ApiException
+
+MODULE = Path(__file__).parents[2] / "roles/component/library/apply_component.py"
+URL = "https://raw.example.com/project/v1/all.yaml"
+TEXT = b"kind: ConfigMap\nmetadata: {name: a}\n"
+SHA = hashlib.sha256(TEXT).hexdigest()
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("apply_component", MODULE)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+component = load()
+
+
+class Upstream:
+    """What is served, and what was asked for."""
+
+    def __init__(self) -> None:
+        self.content = TEXT
+        self.asked: list[str] = []
+
+    def open(self, url: str, timeout: int) -> io.BytesIO:
+        assert timeout > 0
+        self.asked.append(url)
+        return io.BytesIO(self.content)
+
+
+@pytest.fixture
+def upstream(monkeypatch: pytest.MonkeyPatch) -> Upstream:
+    server = Upstream()
+    monkeypatch.setattr(component, "open_url", server.open)
+    return server
+
+
+def test_a_pinned_manifest_is_fetched_once(upstream: Upstream, tmp_path: Path) -> None:
+    manifest = {"url": URL, "sha256": SHA}
+    for _ in range(2):
+        assert component.fetch(manifest, "http://mirror/manifests/", tmp_path) == TEXT.decode()
+    assert upstream.asked == ["http://mirror/manifests/project/v1/all.yaml"]
+
+
+def test_an_empty_base_means_upstream(upstream: Upstream, tmp_path: Path) -> None:
+    component.fetch({"url": URL, "sha256": SHA}, "", tmp_path)
+    assert upstream.asked == [URL]
+
+
+def test_a_changed_manifest_is_refused_and_the_good_one_kept(upstream: Upstream, tmp_path: Path) -> None:
+    component.fetch({"url": URL, "sha256": SHA}, "", tmp_path)
+    upstream.content = b"kind: Other\n"
+    with pytest.raises(component.Refused, match=r"all\.yaml: its SHA-256 is .*, pinned is 0000"):
+        component.fetch({"url": URL, "sha256": "0" * 64}, "", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [SHA]
+
+
+def test_a_damaged_cache_is_fetched_again(upstream: Upstream, tmp_path: Path) -> None:
+    (tmp_path / SHA).write_text("damaged")
+    assert component.fetch({"url": URL, "sha256": SHA}, "", tmp_path) == TEXT.decode()
+    assert upstream.asked == [URL]
+
+
+def test_without_a_pin_the_first_fetch_is_recorded(upstream: Upstream, tmp_path: Path) -> None:
+    component.fetch({"url": URL}, "", tmp_path)
+    assert json.loads((tmp_path / "manifests.lock.json").read_text()) == {URL: SHA}
+    (tmp_path / SHA).unlink()
+    upstream.content = b"kind: Other\n"
+    with pytest.raises(component.Refused, match=SHA):
+        component.fetch({"url": URL}, "", tmp_path)
+
+
+def test_a_source_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(_url: str, **_: object) -> None:
+        raise OSError("connection refused")
+
+    monkeypatch.setattr(component, "open_url", refuse)
+    with pytest.raises(component.Refused, match=r"all\.yaml cannot be fetched: connection refused"):
+        component.fetch({"url": URL, "sha256": SHA}, "", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("base", "patch", "merged"),
+    [
+        ({"a": 1, "b": {"c": 1}}, {"b": {"d": 2}}, {"a": 1, "b": {"c": 1, "d": 2}}),
+        ({"a": 1, "b": 2}, {"a": None}, {"b": 2}),
+        (["x", "y"], ["z"], ["z"]),
+        (
+            [{"name": "a", "image": "1", "port": 1}, {"name": "b"}],
+            [{"name": "a", "image": "2"}, {"name": "c"}],
+            [{"name": "a", "image": "2", "port": 1}, {"name": "b"}, {"name": "c"}],
+        ),
+        ([{"name": "a"}, {"name": "b"}], [{"name": "a", "$patch": "delete"}], [{"name": "b"}]),
+        ([{"key": "a"}], [{"key": "b"}], [{"key": "b"}]),
+    ],
+)
+def test_merge(base: Any, patch: Any, merged: Any) -> None:
+    before = json.dumps(base)
+    assert component.merge(base, patch) == merged
+    assert json.dumps(base) == before
+
+
+def thing(kind: str, name: str, **more: Any) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **more}
+
+
+def test_assemble_opens_lists_skips_empty_documents_and_patches_by_kind_and_name() -> None:
+    listed = json.dumps({"kind": "List", "items": [thing("Service", "a"), thing("ConfigMap", "a")]})
+    documents = component.assemble(
+        [f"---\n---\n{listed}\n", json.dumps(thing("Secret", "gone"))],
+        [
+            {"kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "1"}},
+            {"kind": "Secret", "metadata": {"name": "gone"}, "$patch": "delete"},
+        ],
+        [thing("Pod", "own")],
+    )
+    assert documents == [thing("Service", "a"), thing("ConfigMap", "a", data={"x": "1"}), thing("Pod", "own")]
+
+
+def test_a_patch_that_matches_nothing_is_refused() -> None:
+    patch = {"kind": "Deployment", "metadata": {"name": "renamed"}}
+    with pytest.raises(component.Refused, match="matches nothing: Deployment/renamed"):
+        component.assemble([json.dumps(thing("Deployment", "a"))], [patch], [])
+
+
+def test_a_patch_with_a_namespace_leaves_the_namesake_alone() -> None:
+    here, there = thing("ConfigMap", "a"), thing("ConfigMap", "a")
+    here["metadata"]["namespace"], there["metadata"]["namespace"] = "here", "there"
+    patch = {"kind": "ConfigMap", "metadata": {"name": "a", "namespace": "there"}, "data": {"x": "1"}}
+    found = component.assemble([json.dumps(here), json.dumps(there)], [patch], [])
+    assert [("data" in document) for document in found] == [False, True]
+
+
+def test_namespaces_come_first_and_webhooks_last() -> None:
+    kinds = [
+        "ValidatingWebhookConfiguration",
+        "Deployment",
+        "CustomResourceDefinition",
+        "Namespace",
+        "Cluster",
+    ]
+    ordered = component.stages([thing(kind, "x") for kind in kinds])
+    assert [[item["kind"] for item in stage] for stage in ordered] == [
+        ["Namespace"],
+        ["CustomResourceDefinition"],
+        ["Deployment", "Cluster"],
+        ["ValidatingWebhookConfiguration"],
+    ]
+
+
+def test_a_diff_shows_neither_server_fields_nor_secrets() -> None:
+    secret = thing("Secret", "s", data={"k": "aGlkZGVu"}, stringData={"p": "hidden"}, status={"x": 1})
+    secret["metadata"] |= {"resourceVersion": "7", "uid": "u", "managedFields": []}
+    shown = component.clean(secret)
+    assert shown["metadata"] == {"name": "s"}
+    assert "status" not in shown
+    assert "aGlkZGVu" not in str(shown)
+    assert "hidden" not in str(shown)
+    assert secret["stringData"] == {"p": "hidden"}
+
+
+class Found:
+    """An answer of the API server."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.document
+
+
+class Client:
+    """An API server with one namespaced resource; `errors` are raised in turn before it applies."""
+
+    namespaced = True
+
+    def __init__(self, live: dict[str, Any] | None, errors: list[Exception] | None = None) -> None:
+        self.live, self.errors = live, errors or []
+        self.resources = self
+        self.applied: list[dict[str, Any]] = []
+
+    def get(self, name: str = "", namespace: str = "", **kind: str) -> Any:
+        if kind:
+            return self
+        if self.live is None:
+            raise ApiException(status=404)
+        return Found(self.live)
+
+    def server_side_apply(self, _resource: object, **given: Any) -> Found:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.applied.append(given)
+        return Found((self.live or {}) | given["body"])
+
+
+def server(client: Client, dry_run: bool = False, timeout: int = 60) -> Any:
+    made = component.Server("/nowhere", True, timeout)
+    made.client, made.dry_run = client, dry_run
+    return made
+
+
+def live(image: str) -> dict[str, Any]:
+    found = thing("Deployment", "a", spec={"image": image}, status={"ready": 1})
+    found["metadata"]["namespace"] = "ns"
+    return found
+
+
+def test_what_is_already_so_is_no_change() -> None:
+    wanted = thing("Deployment", "a", spec={"image": "1"})
+    assert server(Client(live("1"))).apply(wanted, "ns") is None
+    assert "namespace" not in wanted["metadata"]
+
+
+def test_drift_is_shown_and_a_dry_run_changes_nothing() -> None:
+    client = Client(live("2"))
+    before, after = server(client, dry_run=True).apply(thing("Deployment", "a", spec={"image": "1"}), "ns")
+    assert (before["spec"], after["spec"]) == ({"image": "2"}, {"image": "1"})
+    assert [given["dry_run"] for given in client.applied] == ["All"]
+    assert client.applied[0]["field_manager"] == "quote-platform"
+
+
+def test_what_is_missing_is_created() -> None:
+    before, after = server(Client(None)).apply(thing("Deployment", "a"), "ns")
+    assert before == {}
+    assert after["metadata"] == {"name": "a", "namespace": "ns"}
+
+
+def error(status: int, message: str) -> ApiException:
+    raised = ApiException(status=status)
+    raised.body = json.dumps({"message": message})
+    return raised
+
+
+def test_a_dry_run_forgives_a_namespace_that_does_not_exist_yet() -> None:
+    client = Client(None, [error(404, 'namespaces "ns" not found')])
+    before, after = server(client, dry_run=True).apply(thing("Deployment", "a"), "ns")
+    assert (before, after["kind"]) == ({}, "Deployment")
+
+
+def test_a_webhook_that_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(component.time, "sleep", lambda _: None)
+    client = Client(None, [error(500, "failed calling webhook: connection refused")] * 3)
+    assert server(client).apply(thing("Cluster", "a"), "ns")
+    assert len(client.applied) == 1
+
+
+def test_an_error_that_stays_is_reported_with_its_object() -> None:
+    client = Client(None, [error(422, "spec.replicas: Invalid value")])
+    with pytest.raises(component.Refused, match=r"Deployment ns/a: spec\.replicas: Invalid value"):
+        server(client).apply(thing("Deployment", "a"), "ns")
+
+
+def test_waiting_has_an_end() -> None:
+    client = Client(None, [error(503, "starting")])
+    with pytest.raises(component.Refused, match="Deployment ns/a: starting"):
+        server(client, timeout=-1).apply(thing("Deployment", "a"), "ns")
+
+
+def test_an_api_server_that_is_down_is_named(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(
+        json.dumps(
+            {
+                "current-context": "x",
+                "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+                "clusters": [{"name": "x", "cluster": {"server": "http://127.0.0.1:9"}}],
+                "users": [{"name": "x", "user": {}}],
+            }
+        )
+    )
+    with pytest.raises(component.Refused, match="does not answer"):
+        component.Server(str(kubeconfig), False, 1)
+
+
+def test_a_dry_run_without_a_cluster_creates_everything() -> None:
+    assert component.Server("/nowhere", True, 1).apply(thing("Pod", "a"), "ns") == ({}, thing("Pod", "a"))
