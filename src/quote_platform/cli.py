@@ -7,7 +7,9 @@ from quote_platform.mirror.cli import app as mirror
 from quote_platform.verify.cli import app as verify
 
 app = typer.Typer(
-    help="Lab, mirror and verification of the Quote Platform.", no_args_is_help=True, pretty_exceptions_show_locals=False
+    help="Lab, mirror and verification of the Quote Platform.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
 )
 app.add_typer(mirror, name="mirror", help="Fill and inspect the mirror: apt packages, images, manifests.")
 app.add_typer(lab, name="lab", help="Start, stop and reach labs of real nodes.")
