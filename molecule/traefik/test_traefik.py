@@ -33,9 +33,9 @@ def test_an_ingress_of_class_public_answers(cluster, inventory, namespace, pod, 
 
     def answers():
         request = urllib.request.Request(
-            f"http://{address}/echo?msg=through", headers={"Host": "molecule.example.com"}
+            f"https://{address}/echo?msg=through", headers={"Host": "molecule.example.com"}
         )
-        # The controller may send HTTP to HTTPS, whose certificate nobody has signed here.
+        # HTTP is sent to HTTPS, whose certificate nobody has signed here.
         unverified = ssl._create_unverified_context()  # noqa: S323
         try:
             with urllib.request.urlopen(request, timeout=5, context=unverified) as answer:  # noqa: S310
