@@ -1,1 +1,1 @@
-"""verify."""
+"""Verification: the functions of a running platform, used from outside."""

@@ -1,6 +1,19 @@
 """Commands of `quote-platform verify`."""
 
+import json
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated
+
 import typer
+from kubernetes.client import ApiException
+from rich.console import Console
+
+from quote_platform.verify.checks import LANES, CheckFunction
+from quote_platform.verify.report import Check, Report
+from quote_platform.verify.target import Failed, NotRun, Target
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -8,3 +21,58 @@ app = typer.Typer(no_args_is_help=True)
 @app.callback()
 def main() -> None:
     """Group of commands."""
+
+
+def run_check(name: str, function: CheckFunction, target: Target) -> Check:
+    """Run one check and judge it; an error that nobody foresaw is a failure."""
+    started = time.monotonic()
+    check = Check(name=name, status="passed")
+    try:
+        check.detail = function(target)
+    except NotRun as reason:
+        check.status, check.detail = "not run", str(reason)
+    except Failed as failure:
+        check.status, check.detail, check.next_command = "failed", str(failure), failure.next_command
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = error.reason if isinstance(error, ApiException) else error
+        check.status, check.detail = "failed", f"{type(error).__name__}: {text} ({where.name}:{where.lineno})"
+    check.seconds = round(time.monotonic() - started, 1)
+    return check
+
+
+def run_lane(lane: list[tuple[str, CheckFunction]], target: Target) -> list[Check]:
+    """Run checks one after the other."""
+    return [run_check(name, function, target) for name, function in lane]
+
+
+@app.command()
+def run(  # noqa: PLR0917 (options, not positions)
+    kubeconfig: Annotated[Path, typer.Option(help="How to reach the API server.", exists=True)],
+    version: Annotated[str, typer.Option(help="Kubernetes version that nodes must run, such as 1.36.3.")],
+    address: Annotated[list[str], typer.Option(help="Address of an ingress controller; repeatable.")],
+    image: Annotated[str, typer.Option(help="Image of the pods that look around (agnhost).")],
+    host: Annotated[str, typer.Option(help="Host name of the application.")] = "quotes.example.com",
+    cluster: Annotated[str, typer.Option(help="Name of the cluster, for the report.")] = "cluster",
+    unavailable: Annotated[str, typer.Option(help="JSON list of components, each name and reason.")] = "[]",
+    only: Annotated[list[str] | None, typer.Option(help="Only the check of this name; repeatable.")] = None,
+    report: Annotated[Path, typer.Option(help="Where the report for programs goes.")] = Path("report.json"),
+) -> None:
+    """Use the functions of a running platform from outside and report on each."""
+    missing = {entry["name"]: entry["reason"] for entry in json.loads(unavailable)}
+    target = Target(str(kubeconfig), version, host, address, image, unavailable=missing)
+    result = Report(cluster=cluster)
+    lanes = [[check for check in lane if not only or check[0] in only] for lane in LANES]
+    target.close()
+    target.open()
+    try:
+        with ThreadPoolExecutor() as pool:
+            for checks in pool.map(lambda lane: run_lane(lane, target), lanes):
+                result.checks += checks
+    finally:
+        target.close()
+    result.checks += [Check(name=name, status="not run", detail=why) for name, why in missing.items()]
+    result.write(report)
+    result.show(Console(width=150))
+    if result.count("failed") or not result.count("passed"):
+        raise typer.Exit(1)

@@ -1,0 +1,343 @@
+"""The checks: each uses one function of the platform as its users do."""
+
+import socket
+import ssl
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import httpx
+from cryptography import x509
+from kubernetes import client
+from kubernetes.client import ApiException
+
+from quote_platform.verify.target import PROBE_PORT, Failed, NotRun, Target, wait
+
+ROLLOUT_RATE = 20  # requests a second while the application is replaced; far below the rate limit
+BURST = 900  # requests at most to find the rate limit
+LIMITED = {429, 503}
+
+CheckFunction = Callable[[Target], str]
+
+
+def nodes_ready(target: Target) -> str:
+    """Every node is Ready at the wanted version."""
+    nodes = target.core.list_node().items
+    wrong = []
+    for node in nodes:
+        ready = next((item.status for item in node.status.conditions if item.type == "Ready"), "Unknown")
+        version = node.status.node_info.kubelet_version
+        if ready != "True":
+            wrong.append(f"{node.metadata.name} is not Ready")
+        if version != f"v{target.version}":
+            wrong.append(f"{node.metadata.name} runs {version}, wanted v{target.version}")
+    if wrong or not nodes:
+        raise Failed("; ".join(wrong) or "the cluster has no nodes", "kubectl describe nodes")
+    return f"{len(nodes)} nodes at v{target.version}"
+
+
+# --- network: one probe on every node, in this order ------------------------------------------------------
+
+
+def _probes(target: Target) -> list[str]:
+    return sorted(
+        pod.metadata.name
+        for pod in target.core.list_namespaced_pod(target.scratch, label_selector="app=probe,net=true").items
+    )
+
+
+def pod_to_pod(target: Target) -> str:
+    """A pod on every node reaches a pod on every node."""
+    nodes = [node.metadata.name for node in target.core.list_node().items]
+    names = []
+    for number, node in enumerate(nodes):
+        name = f"net-{number}"
+        names.append(name)
+        target.create_pod(
+            name,
+            ["netexec", f"--http-port={PROBE_PORT}"],
+            nodeName=node,
+            container={
+                "readinessProbe": {"httpGet": {"path": "/healthz", "port": PROBE_PORT}, "periodSeconds": 1}
+            },
+        )
+        target.core.patch_namespaced_pod(name, target.scratch, {"metadata": {"labels": {"net": "true"}}})
+    addresses = target.wait_ready(names)
+    targets = {f"{address}:{PROBE_PORT}": name for name, address in addresses.items()}
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(lambda name: target.connects(name, *targets), names))
+    broken = [
+        f"{nodes[number]} cannot reach {nodes[names.index(targets[address])]} ({why})"
+        for number, failed in enumerate(results)
+        for address, why in failed.items()
+    ]
+    if broken:
+        raise Failed("; ".join(broken), "kubectl logs --namespace kube-system daemonset/kube-router")
+    return f"{len(names) ** 2} paths between {len(names)} nodes"
+
+
+def service_address(target: Target) -> str:
+    """A service's address leads to its pods."""
+    body = {
+        "metadata": {"name": "probe"},
+        "spec": {"selector": {"net": "true"}, "ports": [{"port": 80, "targetPort": PROBE_PORT}]},
+    }
+    service = target.core.create_namespaced_service(target.scratch, body)
+    address = f"{service.spec.cluster_ip}:80"
+    names = _probes(target)
+
+    def reached() -> bool:
+        return all(not target.connects(name, address) for name in names)
+
+    wait(reached, 20, lambda: f"{address} does not answer on every node", "kubectl get endpointslices -A")
+    return f"{address} from {len(names)} nodes"
+
+
+def names_resolve(target: Target) -> str:
+    """Pods on every node resolve names of services."""
+    wanted = [f"probe.{target.scratch}.svc:80", "kubernetes.default.svc.cluster.local:443"]
+    for name in _probes(target):
+        if failed := target.connects(name, *wanted):
+            raise Failed(f"{name}: {failed}", "kubectl logs --namespace kube-system deployment/coredns")
+    return " and ".join(wanted)
+
+
+def network_policy(target: Target) -> str:
+    """A NetworkPolicy refuses everybody, then lets one in."""
+    names = _probes(target)
+    server, friend, stranger = names[0], names[-1], names[len(names) // 2]
+    address = f"{target.core.read_namespaced_pod(server, target.scratch).status.pod_ip}:{PROBE_PORT}"
+    policy = {
+        "metadata": {"name": "probe"},
+        "spec": {"podSelector": {"matchLabels": {"probe": server}}, "policyTypes": ["Ingress"]},
+    }
+    target.network.create_namespaced_network_policy(target.scratch, policy)
+    hint = "kubectl logs --namespace kube-system daemonset/kube-router"
+    wait(lambda: bool(target.connects(friend, address, seconds=1)), 30, lambda: "nothing is refused", hint)
+    allow = {"spec": {"ingress": [{"from": [{"podSelector": {"matchLabels": {"probe": friend}}}]}]}}
+    target.network.patch_namespaced_network_policy("probe", target.scratch, allow)
+    wait(
+        lambda: not target.connects(friend, address, seconds=1), 30, lambda: "the friend stays refused", hint
+    )
+    if stranger not in {friend, server} and not target.connects(stranger, address, seconds=1):
+        raise Failed("a pod that no rule names gets through", hint)
+    target.network.delete_namespaced_network_policy("probe", target.scratch)
+    return "refused, then allowed for one"
+
+
+# --- storage ----------------------------------------------------------------------------------------------
+
+
+def volume_keeps_data(target: Target) -> str:
+    """A volume keeps its data when its pod is replaced."""
+    word = uuid.uuid4().hex
+    claim = {
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "16Mi"}}},
+    }
+    target.core.create_namespaced_persistent_volume_claim(target.scratch, claim)
+    mount = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+    volume = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    for name in ("writer", "reader"):
+        # The volume may lie on a node's disk, so the scheduler chooses; it must not choose a control plane.
+        target.create_pod(name, ["pause"], volumes=volume, tolerations=[], container=mount)
+        target.wait_ready([name])
+        if name == "writer":
+            target.execute(name, "sh", "-c", f"echo {word} > /data/word; sync")
+            target.core.delete_namespaced_pod(name, target.scratch)
+    found = target.execute("reader", "cat", "/data/word").strip()
+    if found != word:
+        raise Failed(f"the second pod reads {found!r}", "kubectl get pv,pvc -A")
+    return "written by one pod, read by the next"
+
+
+# --- application ------------------------------------------------------------------------------------------
+
+
+def tls(target: Target) -> str:
+    """The certificate is the application's, old protocols are refused, HTTP is sent to HTTPS."""
+    address = target.addresses[0]
+    certificate = x509.load_der_x509_certificate(_certificate(target, address))
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    if target.host not in names.get_values_for_type(x509.DNSName):
+        raise Failed(f"the certificate is for {names.get_values_for_type(x509.DNSName)}, not {target.host}")
+    if certificate.not_valid_after_utc < datetime.now(UTC):
+        raise Failed(f"the certificate ended on {certificate.not_valid_after_utc:%Y-%m-%d}")
+    try:
+        _certificate(target, address, maximum=ssl.TLSVersion.TLSv1_1)
+    except (ssl.SSLError, OSError):
+        pass
+    else:
+        raise Failed("a client that speaks nothing newer than TLS 1.1 is let in")
+    plain = httpx.get(f"http://{address}/", headers={"Host": target.host}, timeout=10)
+    if plain.status_code not in {301, 302, 307, 308} or not plain.headers["location"].startswith("https://"):
+        raise Failed(f"plain HTTP answers {plain.status_code} instead of pointing to HTTPS")
+    signer = (
+        "self-signed" if certificate.issuer == certificate.subject else certificate.issuer.rfc4514_string()
+    )
+    return f"{target.host}, {signer}, until {certificate.not_valid_after_utc:%Y-%m-%d}"
+
+
+def _certificate(target: Target, address: str, maximum: ssl.TLSVersion | None = None) -> bytes:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if maximum:
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        context.maximum_version = maximum
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # else our own side would refuse
+    with (
+        socket.create_connection((address, 443), timeout=10) as raw,
+        context.wrap_socket(raw, server_hostname=target.host) as secured,
+    ):
+        return secured.getpeercert(binary_form=True) or b""
+
+
+def row_on_replicas(target: Target) -> str:
+    """A quote that is added through the public API is read from every replica of PostgreSQL."""
+    word = f"verify {uuid.uuid4().hex}"
+    with target.http(target.addresses[-1]) as http:
+        answer = target.ask(http, "POST", "/api/quotes", json={"text": word, "author": "verify"})
+        if answer.status_code != 201:
+            logs = f"kubectl logs --namespace {target.namespace} deployment/quote-app"
+            raise Failed(f"adding a quote answers {answer.status_code}: {answer.text[:200]}", logs)
+        number = int(answer.json()["id"])
+    pods = target.core.list_namespaced_pod(target.namespace, label_selector="cnpg.io/instanceRole").items
+    replicas = [p.metadata.name for p in pods if p.metadata.labels["cnpg.io/instanceRole"] == "replica"]
+    primaries = [p.metadata.name for p in pods if p.metadata.labels["cnpg.io/instanceRole"] == "primary"]
+    if not replicas or len(primaries) != 1:
+        raise Failed(
+            f"{len(primaries)} primary, {len(replicas)} replicas", f"kubectl get pods -n {target.namespace}"
+        )
+
+    def sql(pod: str, statement: str) -> str:
+        command = [
+            "psql",
+            "--no-psqlrc",
+            "--tuples-only",
+            "--no-align",
+            "--dbname=quotes",
+            "--command",
+            statement,
+        ]
+        return target.execute(pod, *command, namespace=target.namespace, container="postgres").strip()
+
+    for replica in replicas:
+        wait(
+            lambda pod=replica: sql(pod, f"select text from quotes where id = {number}") == word,  # type: ignore[misc] # noqa: S608
+            20,
+            lambda pod=replica: f"{pod} does not have the row",  # type: ignore[misc]
+            f"kubectl logs --namespace {target.namespace} {replica}",
+        )
+    sql(primaries[0], f"delete from quotes where id = {number}")  # noqa: S608 (a number of our own)
+    return f"row {number} on {', '.join(replicas)}"
+
+
+def rolling_update(target: Target) -> str:
+    """The application is replaced, pod by pod, under constant requests: none fails."""
+    stop, answers = threading.Event(), Counter[str]()
+
+    def ask_on(address: str) -> None:
+        pause = len(target.addresses) / ROLLOUT_RATE
+        with target.http(address) as http:
+            while not stop.is_set():
+                started = time.monotonic()
+                try:
+                    answers[str(target.ask(http, "GET", "/api/quotes/random").status_code)] += 1
+                except httpx.HTTPError as error:
+                    answers[type(error).__name__] += 1
+                stop.wait(max(0, pause - (time.monotonic() - started)))
+
+    now = datetime.now(UTC).isoformat()
+    patch = {"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}}
+    with ThreadPoolExecutor() as pool:
+        for address in target.addresses:
+            pool.submit(ask_on, address)
+        try:
+            target.apps.patch_namespaced_deployment("quote-app", target.namespace, patch)
+
+            def done() -> bool:
+                found = target.apps.read_namespaced_deployment("quote-app", target.namespace)
+                status, wanted = found.status, found.spec.replicas
+                return bool(
+                    status.observed_generation >= found.metadata.generation
+                    and status.updated_replicas == status.available_replicas == status.replicas == wanted
+                )
+
+            wait(done, 180, lambda: "the new pods are not ready", f"kubectl get pods -n {target.namespace}")
+            time.sleep(2)  # the last old pod's connections
+        finally:
+            stop.set()
+    lost = {what: count for what, count in answers.items() if what != "200"}
+    if lost or not answers:
+        raise Failed(
+            f"of {answers.total()} requests failed: {lost}", f"kubectl get events -n {target.namespace}"
+        )
+    return f"{answers.total()} requests, none lost"
+
+
+def rate_limit(target: Target) -> str:
+    """A burst over the limit is answered with 429 or 503."""
+    deadline = time.monotonic() + 15
+    left, lock, answers = [BURST], threading.Lock(), Counter[int]()
+
+    def burst(_: int) -> None:
+        with target.http(target.addresses[0]) as http:
+            while time.monotonic() < deadline and not LIMITED & answers.keys():
+                with lock:
+                    left[0] -= 1
+                    if left[0] < 0:
+                        return
+                answers[target.ask(http, "GET", "/api/quotes/random").status_code] += 1
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(burst, range(16)))
+    rate = answers.total() / (time.monotonic() - started)
+    if LIMITED & answers.keys():
+        code = next(iter(LIMITED & answers.keys()))
+        return f"{code} after {answers.total()} requests at {rate:.0f}/s"
+    if rate < 150:
+        raise NotRun(f"this machine sends only {rate:.0f} requests a second, below the limit")
+    raise Failed(f"{answers.total()} requests at {rate:.0f}/s, none refused", "kubectl describe ingress -A")
+
+
+def node_figures(target: Target) -> str:
+    """CPU and memory of every node can be asked for."""
+    nodes = {node.metadata.name for node in target.core.list_node().items}
+
+    def known() -> set[str]:
+        try:
+            answer = client.CustomObjectsApi(target.api).list_cluster_custom_object(
+                "metrics.k8s.io", "v1beta1", "nodes"
+            )
+        except ApiException:
+            return set()
+        return {item["metadata"]["name"] for item in answer["items"]}
+
+    hint = "kubectl logs --namespace kube-system deployment/metrics-server"
+    wait(lambda: known() == nodes, 90, lambda: f"no figures of {', '.join(sorted(nodes - known()))}", hint)
+    return f"{len(nodes)} nodes"
+
+
+# Lists run side by side, the checks of a list one after the other.
+LANES: list[list[tuple[str, CheckFunction]]] = [
+    [
+        ("nodes", nodes_ready),
+        ("pod to pod", pod_to_pod),
+        ("service address", service_address),
+        ("names", names_resolve),
+        ("network policy", network_policy),
+    ],
+    [("volume", volume_keeps_data), ("node figures", node_figures)],
+    [
+        ("TLS", tls),
+        ("row on replicas", row_on_replicas),
+        ("rolling update", rolling_update),
+        ("rate limit", rate_limit),
+    ],
+]

@@ -1,0 +1,164 @@
+"""The platform that is verified: its API server, its address, pods to look around from."""
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from kubernetes import client, config
+from kubernetes.client import ApiException
+from kubernetes.stream import stream
+
+PROBE_PORT = 8080
+LABEL = "quote-platform.verify"
+
+
+class Failed(Exception):
+    """A function does not work; the text says how, `next_command` where to look."""
+
+    def __init__(self, text: str, next_command: str = "") -> None:
+        super().__init__(text)
+        self.next_command = next_command
+
+
+class NotRun(Exception):
+    """A check has nothing to work on here; the text says why."""
+
+
+@dataclass
+class Target:
+    """A platform, and what is expected of it."""
+
+    kubeconfig: str
+    version: str
+    host: str
+    addresses: list[str]
+    image: str
+    namespace: str = "quote-lab"
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.api = config.new_client_from_config(self.kubeconfig)
+        self.core = client.CoreV1Api(self.api)
+        self.apps = client.AppsV1Api(self.api)
+        self.network = client.NetworkingV1Api(self.api)
+        self.scratch = f"quote-verify-{uuid.uuid4().hex[:6]}"
+
+    # --- a namespace of our own ---------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the namespace for the checks' objects; it is held to the strictest level like any other."""
+        level = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+        body = {"metadata": {"name": self.scratch, "labels": level | {LABEL: "true"}}}
+        self.core.create_namespace(body)
+
+    def close(self) -> None:
+        """Delete everything that the checks made, also what an earlier run that was killed left."""
+        for namespace in self.core.list_namespace(label_selector=f"{LABEL}=true").items:
+            try:
+                self.core.delete_namespace(namespace.metadata.name)
+            except ApiException as error:
+                if error.status not in {404, 409}:
+                    raise
+
+    # --- pods ---------------------------------------------------------------------------------------
+
+    def create_pod(self, name: str, arguments: list[str], **spec: Any) -> None:
+        """Create a pod that the restricted level admits."""
+        container = {
+            "name": "main",
+            "image": self.image,
+            "args": arguments,
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            **spec.pop("container", {}),
+        }
+        body = {
+            "metadata": {"name": name, "labels": {"app": "probe", "probe": name}},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "automountServiceAccountToken": False,
+                "tolerations": [{"operator": "Exists"}],
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 1000,
+                    "fsGroup": 1000,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [container],
+                **spec,
+            },
+        }
+        self.core.create_namespaced_pod(self.scratch, body)
+
+    def wait_ready(self, names: list[str], seconds: int = 120) -> dict[str, str]:
+        """Wait until pods are ready; return their addresses."""
+        found: dict[str, str] = {}
+
+        def ready() -> bool:
+            for name in names:
+                pod = self.core.read_namespaced_pod(name, self.scratch)
+                conditions = pod.status.conditions or []
+                if any(item.type == "Ready" and item.status == "True" for item in conditions):
+                    found[name] = pod.status.pod_ip
+            return len(found) == len(names)
+
+        missing = "kubectl describe pods --namespace " + self.scratch
+        wait(ready, seconds, lambda: f"pods are not ready: {', '.join(set(names) - set(found))}", missing)
+        return found
+
+    def execute(self, pod: str, *command: str, namespace: str = "", container: str = "main") -> str:
+        """Run a command in a pod and return what it prints; errors of the command are printed too."""
+        # A stream turns its client into one for web sockets while it lasts, so each has its own.
+        own = client.CoreV1Api(config.new_client_from_config(self.kubeconfig))
+        return str(
+            stream(
+                own.connect_get_namespaced_pod_exec,
+                pod,
+                namespace or self.scratch,
+                container=container,
+                command=list(command),
+                stderr=True,
+                stdin=False,
+                stdout=True,
+                tty=False,
+            )
+        )
+
+    def connects(self, pod: str, *targets: str, seconds: int = 3) -> dict[str, str]:
+        """Try to reach host:port from a pod; return the error of each that cannot be reached."""
+        script = "; ".join(
+            f'out=$(/agnhost connect {target} --timeout={seconds}s 2>&1) && echo "{target} ok" '
+            f'|| echo "{target} $out"'
+            for target in targets
+        )
+        lines = [
+            line.split(" ", 1) for line in self.execute(pod, "sh", "-c", script).splitlines() if " " in line
+        ]
+        answers = dict(lines)
+        return {name: answers.get(name, "no answer") for name in targets if answers.get(name) != "ok"}
+
+    # --- the application's address ------------------------------------------------------------------
+
+    def http(self, address: str) -> httpx.Client:
+        """Return a client that asks one address for the application's host; TLS itself has its own check."""
+        return httpx.Client(
+            base_url=f"https://{address}",
+            headers={"Host": self.host},
+            verify=False,  # noqa: S501 (a self-signed certificate is expected; see the check "TLS")
+            timeout=10,
+        )
+
+    def ask(self, http: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request with the application's name in the TLS greeting."""
+        return http.request(method, path, extensions={"sni_hostname": self.host}, **options)
+
+
+def wait(done: Callable[[], bool], seconds: float, text: Callable[[], str], next_command: str = "") -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > deadline:
+            raise Failed(f"{text()} after {seconds:.0f} s", next_command)
+        time.sleep(0.5)
