@@ -1,0 +1,193 @@
+"""The lab that the end-to-end tests share, and how they use it: the same commands as a person."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+import httpx
+import pytest
+
+from quote_platform import paths
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME, SUBNET = "e2e", "10.89.43.0/24"
+HOST = "quotes.example.com"
+LOGS = paths.state() / "logs" / "e2e"
+
+
+@dataclass
+class Run:
+    """What a playbook did."""
+
+    status: int
+    output: str
+    seconds: float
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """Return the count of changes of each host, over all plays."""
+        found: dict[str, int] = {}
+        for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.output, re.MULTILINE):
+            found[host] = found.get(host, 0) + int(count)
+        return found
+
+    @property
+    def differences(self) -> list[str]:
+        """Return the names that a dry run gives to what differs."""
+        files = re.findall(r"^changed: \[(\S+)\] => \(item=([^)]+)\)", self.output, re.MULTILINE)
+        objects = re.findall(r"^\+\+\+ (?:after(?:: )?)?(.*)$", self.output, re.MULTILINE)
+        return [f"{host} {item}" for host, item in files] + [name.strip() for name in objects if name.strip()]
+
+
+@dataclass
+class Lab:
+    """The lab under test."""
+
+    steps: list[tuple[str, float]] = field(default_factory=list)
+    workers: list[str] = field(default_factory=lambda: [f"10.89.43.{20 + number}" for number in (1, 2, 3)])
+
+    def command(self, *words: str, check: bool = True, seconds: float = 600) -> str:
+        """Run a command of the project."""
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
+        assert not check or done.returncode == 0, (
+            f"{' '.join(words)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
+        return done.stdout + done.stderr
+
+    def ssh(self, node: str, script: str, check: bool = True) -> str:
+        """Run a script on a node."""
+        return self.command("quote-platform", "lab", "ssh", "--name", NAME, node, script, check=check)
+
+    def kubectl(self, arguments: str, check: bool = True) -> str:
+        """Run kubectl on the control plane."""
+        return self.ssh(
+            "master-1", f"kubectl --kubeconfig /etc/kubernetes/admin.conf {arguments}", check=check
+        )
+
+    def start(self, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a playbook in a process group of its own."""
+        with log.open("wb") as file:
+            return subprocess.Popen(
+                ["ansible-playbook", "-i", f"inventories/{NAME}", *arguments],
+                cwd=ROOT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
+            )
+
+    def play(self, title: str, *arguments: str, seconds: float = 900) -> Run:
+        """Run a playbook to its end."""
+        LOGS.mkdir(parents=True, exist_ok=True)
+        log = LOGS / f"{title.replace(' ', '-')}.log"
+        started = time.monotonic()
+        process = self.start(log, *arguments)
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            status = 124
+        took = time.monotonic() - started
+        self.steps.append((title, took))
+        print(f"\n{title}: {took:.0f} s, status {status} (log: {log})", flush=True)
+        return Run(status, log.read_text(errors="replace"), took)
+
+    def play_for(self, title: str, seconds: float, *arguments: str) -> None:
+        """Kill a playbook, without warning, after some seconds."""
+        LOGS.mkdir(parents=True, exist_ok=True)
+        process = self.start(LOGS / f"{title.replace(' ', '-')}.log", *arguments)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        # The connections it kept open would outlive it.
+        print(f"\n{title}: killed after {seconds} s", flush=True)
+
+    @contextmanager
+    def requests(self, addresses: list[str], rate: float = 10) -> Iterator[Counter[str]]:
+        """Keep asking for a quote, while the block runs, and count the answers."""
+        stop, answers = Event(), Counter[str]()
+
+        def ask() -> None:
+            clients = [self.http(address) for address in addresses]
+            number = 0
+            while not stop.is_set():
+                number += 1
+                client = clients[number % len(clients)]
+                try:
+                    answers[str(self.ask(client, "GET", "/api/quotes/random").status_code)] += 1
+                except httpx.HTTPError as error:
+                    answers[type(error).__name__] += 1
+                stop.wait(1 / rate)
+
+        with ThreadPoolExecutor() as pool:
+            pool.submit(ask)
+            try:
+                yield answers
+            finally:
+                stop.set()
+
+    def http(self, address: str) -> httpx.Client:
+        """Return a client for the application at a node's address."""
+        return httpx.Client(base_url=f"https://{address}", headers={"Host": HOST}, verify=False, timeout=3)  # noqa: S501
+
+    def ask(self, client: httpx.Client, method: str, path: str, **options: object) -> httpx.Response:
+        """Send a request with the application's name in the TLS greeting."""
+        return client.request(method, path, extensions={"sni_hostname": HOST}, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Start the lab; take it down at the end, or keep it with E2E_KEEP=1."""
+    found = Lab()
+    keep = os.environ.get("E2E_KEEP") == "1"
+    if not keep:
+        found.command("quote-platform", "lab", "down", "--name", NAME)
+    started = time.monotonic()
+    found.command("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET)
+    found.steps.append(("lab up", time.monotonic() - started))
+    yield found
+    LOGS.mkdir(parents=True, exist_ok=True)
+    (LOGS / "steps.json").write_text(json.dumps(dict(found.steps), indent=2))
+    print("\n" + "\n".join(f"{seconds:6.0f} s  {title}" for title, seconds in found.steps))
+    if not keep:
+        found.command("quote-platform", "lab", "down", "--name", NAME)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Return a caller that repeats a check until it holds."""
+
+    def call(check: Callable[[], bool], seconds: float, text: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not check():
+            assert time.monotonic() < deadline, f"{text} after {seconds} s"
+            time.sleep(1)
+
+    return call
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Add the state of the cluster to a failure."""
+    report = yield
+    if report.failed and (found := getattr(item, "funcargs", {}).get("lab")):  # type: ignore[attr-defined]
+        for title, arguments in {
+            "pods": "get nodes,pods -A -o wide",
+            "warnings": "get events -A --field-selector type=Warning --sort-by .lastTimestamp",
+        }.items():
+            text = found.kubectl(arguments, check=False)[-4000:]
+            report.sections.append((title, text))  # type: ignore[attr-defined]
+    return report  # type: ignore[return-value]
