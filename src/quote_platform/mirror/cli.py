@@ -58,8 +58,9 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
         return
     table = Table("kind", "name", "version", "state", "from", title=f"Mirror in {root()}")
     for row in rows:
-        table.add_row(row["kind"], Path(row["name"]).name if "://" in row["name"] else row["name"], row["version"],
-                      row["state"], row["origin"] or row.get("reason", ""))  # fmt: skip
+        name = Path(row["name"]).name if "://" in row["name"] else row["name"]
+        origin = row["origin"] or row.get("reason", "")
+        table.add_row(row["kind"], name, row["version"], row["state"], origin)
     console.print(table)
 
 

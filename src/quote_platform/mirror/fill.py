@@ -100,7 +100,7 @@ def _package(catalogue: cat.Catalogue, source: Source, name: str, package: cat.P
         host=upstream.host_of(repository.upstream),
         component=name,
         key=lambda: source.package_key(name),
-        there=lambda: (publish.pool(repository) / f"{name}_{package.version}_amd64.deb").is_file(),
+        there=(publish.pool(repository) / f"{name}_{package.version}_amd64.deb").is_file,
         fetch=fetch,
         build=lambda _: publish.add_package(repository, name, source.package(name)),
     )

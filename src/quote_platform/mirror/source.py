@@ -67,7 +67,7 @@ class Source:
         self._lock = Lock()
 
     def _once(self, target: Path, what: str, build: Callable[[Path], None]) -> Path:
-        """Build into a folder that takes its name only when it is whole; a second asker waits for the first."""
+        """Build into a folder that takes its name when it is whole; a second asker waits for the first."""
         with self._lock:
             future = self._building.get(target)
             mine = future is None
@@ -184,7 +184,7 @@ class Source:
                 folder = self.binaries(recipe)
                 found = sorted(folder.iterdir()) if binary == "*" else [folder / binary]
                 for file in found:
-                    # A target that ends in the binary's role (operator/manager_amd64) is a file, else a folder.
+                    # A target that ends in a name like the binary's (manager_amd64) is a file, else a folder.
                     last = Path(target).name
                     is_file = binary != "*" and last.startswith(binary)
                     place = into / target.lstrip("/") / ("" if is_file else file.name)
