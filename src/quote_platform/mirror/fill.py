@@ -180,6 +180,7 @@ def fill(provider: Provider, only: list[str], jobs: int, say: Callable[[str], No
                         say(f"{place}: {one.kind} {one.name} {one.version} from {origin}")
             for repository in catalogue.repositories.values():
                 publish.sign_repository(repository)
+            publish.stop_signing()
         if not only:
             # One line for each component, however many of its artifacts are missing.
             report.unavailable = list({entry.name: entry for entry in report.unavailable}.values())

@@ -69,6 +69,11 @@ def signing_key() -> str:
     return run([*_gpg(), "--armor", "--export"])
 
 
+def stop_signing() -> None:
+    """End the agent that GnuPG has started; it would outlive us."""
+    run(["gpgconf", "--homedir", root() / "gnupg", "--kill", "all"])
+
+
 def add_package(repository: cat.Repository, name: str, file: Path) -> None:
     """Put a package in its repository in place of its other versions."""
     folder = pool(repository)

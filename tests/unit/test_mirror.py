@@ -1,0 +1,253 @@
+"""The mirror without the network: its catalogue, its keys, what it refuses."""
+
+import hashlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from quote_platform.mirror import availability, publish, source, storage, upstream
+from quote_platform.mirror import catalogue as cat
+from quote_platform.mirror import fill as filling
+from quote_platform.mirror.storage import MirrorError
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> cat.Catalogue:
+    return cat.load()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    # A short path: it holds the socket of GnuPG's agent.
+    with tempfile.TemporaryDirectory(prefix="m-") as short:
+        monkeypatch.setenv("XDG_CACHE_HOME", short)
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        yield Path(short)
+
+
+def silent(_: str) -> None:
+    pass
+
+
+# --- catalogue ------------------------------------------------------------------------------------------
+
+
+def test_every_pin_is_in_the_catalogue(catalogue: cat.Catalogue) -> None:
+    held = {image.image for image in catalogue.images}
+    held |= {name for names in catalogue.unbuildable_images.values() for name in names}
+    pinned = {value for name, value in cat.versions().items() if name.endswith("_image")}
+    assert pinned <= held, pinned - held
+    urls = {manifest.url for manifest in catalogue.release_manifests}
+    assert urls == {
+        entry["url"]
+        for name, value in cat.versions().items()
+        if name.endswith("_manifests")
+        for entry in value
+    }
+
+
+def test_every_manifest_has_a_checksum_and_a_source(catalogue: cat.Catalogue) -> None:
+    for manifest in catalogue.release_manifests:
+        assert re.fullmatch(r"[0-9a-f]{64}", manifest.sha256), manifest.url
+        assert "/".join(manifest.url.split("/")[3:5]) in catalogue.manifests
+
+
+def test_sources_are_of_the_pinned_version() -> None:
+    versions = cat.versions()
+    assert cat.module_version("kubernetes") == versions["kubernetes_version"]
+    assert versions["container_runtime_version"].startswith(f"{cat.module_version('containerd')}-")
+    assert versions["kubernetes_packages_cni_version"].startswith(f"{cat.module_version('cni-plugins')}-")
+    assert versions["kubernetes_packages_cri_tools_version"].startswith(f"{cat.module_version('cri-tools')}-")
+    assert versions["control_plane_etcd_image_tag"].startswith(f"{cat.module_version('etcd')}-")
+    for recipe, name in {
+        "coredns": "control_plane_coredns_image_tag",
+        "kube-router": "pod_network_image",
+        "local-path-provisioner": "storage_image",
+        "metrics-server": "metrics_server_image",
+        "cloudnative-pg": "postgres_operator_image",
+        "traefik": "traefik_image",
+    }.items():
+        assert versions[name].endswith(cat.module_version(recipe)), name
+
+
+def test_a_misspelt_key_is_refused(catalogue: cat.Catalogue) -> None:
+    with pytest.raises(ValidationError, match="entrypiont"):
+        cat.Image.model_validate({"image": "a/b:1", "entrypiont": ["/b"]})
+
+
+def test_files_name_binaries_that_a_recipe_builds(catalogue: cat.Catalogue) -> None:
+    every = [entry.files for entry in catalogue.packages.values()] + [
+        image.files for image in catalogue.images
+    ]
+    for name in [name for files in every for names in files.values() for name in names]:
+        recipe, binary = name.split("/")
+        assert binary == "*" or binary in catalogue.binaries[recipe].packages, name
+
+
+# --- keys -----------------------------------------------------------------------------------------------
+
+
+def test_a_key_follows_what_the_recipe_says(catalogue: cat.Catalogue, tmp_path: Path) -> None:
+    builder = source.Source(catalogue, silent)
+    before = builder.binaries_key("runc")
+    assert before == builder.binaries_key("runc")
+    changed = catalogue.binaries["runc"].model_copy(update={"tags": []})
+    other = catalogue.model_copy(update={"binaries": catalogue.binaries | {"runc": changed}})
+    assert source.Source(other, silent).binaries_key("runc") != before
+    file = tmp_path / "go.mod"
+    file.write_text("one")
+    first = cat.digest(tmp_path)
+    file.write_text("two")
+    assert cat.digest(tmp_path) != first
+
+
+def test_an_artifact_appears_whole_or_not_at_all(catalogue: cat.Catalogue, cache: Path) -> None:
+    builder = source.Source(catalogue, silent)
+    target = builder.artifacts / "binaries" / "thing-1"
+
+    def dies(part: Path) -> None:
+        (part / "half").write_text("half")
+        raise MirrorError("killed")
+
+    with pytest.raises(MirrorError, match="killed"):
+        builder._once(target, "thing", dies)
+    assert not target.exists()
+    assert not list(target.parent.iterdir())
+    again = source.Source(catalogue, silent)
+
+    def lives(part: Path) -> None:
+        (part / "whole").write_text("whole")
+
+    again._once(target, "thing", lives)
+    assert (target / "whole").read_text() == "whole"
+
+
+# --- what is refused ------------------------------------------------------------------------------------
+
+
+def test_a_manifest_that_differs_is_refused_and_the_good_one_kept(cache: Path) -> None:
+    good = b"kind: Namespace\n"
+    manifest = cat.Manifest(url="https://example.com/a/b/v1/c.yaml", sha256=hashlib.sha256(good).hexdigest())
+    publish.add_manifest(manifest, good)
+    with pytest.raises(
+        MirrorError, match=r"https://example.com/a/b/v1/c.yaml: sha256 is .* refused; the good one"
+    ):
+        publish.add_manifest(manifest, b"kind: Evil\n")
+    assert publish.manifest_file(manifest.url).read_bytes() == good
+    assert publish.manifest_file(manifest.url) == storage.root() / "www/manifests/a/b/v1/c.yaml"
+
+
+def test_verify_names_a_layer_that_was_changed(cache: Path) -> None:
+    content = b"layer"
+    name = hashlib.sha256(content).hexdigest()
+    layer = storage.root() / "registry/docker/registry/v2/blobs/sha256" / name[:2] / name / "data"
+    layer.parent.mkdir(parents=True)
+    layer.write_bytes(content)
+    assert filling.verify() == []
+    layer.write_bytes(b"other")
+    assert filling.verify() == [f"image layer sha256:{name}: its content differs"]
+
+
+# --- apt ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("repository", "release", "flat"),
+    [
+        (cat.Repository(path="kubernetes", upstream="https://example.com/", key="Release.key"), ".", True),
+        (
+            cat.Repository(
+                path="docker/linux/debian",
+                upstream="https://e.com/",
+                key="gpg",
+                suite="bookworm",
+                component="stable",
+            ),
+            "dists/bookworm",
+            False,
+        ),
+    ],
+)
+def test_a_repository_is_signed(
+    cache: Path, tmp_path: Path, repository: cat.Repository, release: str, flat: bool
+) -> None:
+    tree = tmp_path / "tree"
+    (tree / "DEBIAN").mkdir(parents=True)
+    fields = "Package: thing\nVersion: 1.0-1\nArchitecture: amd64\nMaintainer: a <a@b>\nDescription: thing\n"
+    (tree / "DEBIAN" / "control").write_text(fields)
+    deb = tmp_path / "thing_1.0-1_amd64.deb"
+    subprocess.run(["dpkg-deb", "--build", tree, deb], check=True, capture_output=True)
+    publish.add_package(repository, "thing", deb)
+    publish.sign_repository(repository)
+    publish.stop_signing()
+    folder = publish.apt_folder(repository)
+    assert (folder / repository.key).read_text().startswith("-----BEGIN PGP PUBLIC KEY BLOCK-----")
+    signed = (folder / release / "InRelease").read_bytes()
+    index = "Packages" if flat else "stable/binary-amd64/Packages"
+    assert index in upstream._verified((folder / repository.key).read_bytes(), signed)
+    with pytest.raises(MirrorError):
+        upstream._verified((folder / repository.key).read_bytes(), signed.replace(b"Suite", b"Suiet"))
+    packages = (folder / release / index).read_text()
+    filename = re.search(r"^Filename: (.+)$", packages, re.MULTILINE)
+    assert filename
+    assert (folder / filename[1]).is_file(), "apt joins the file's name to the repository's address"
+
+
+# --- providers ------------------------------------------------------------------------------------------
+
+
+def artifact(build: bool, fetched: list[str]) -> filling.Artifact:
+    return filling.Artifact(
+        kind="image",
+        name="example.com/thing",
+        version="1",
+        host="example.com",
+        component="thing",
+        key=lambda: "key",
+        there=lambda: False,
+        fetch=lambda _: fetched.append("upstream"),
+        build=(lambda _: fetched.append("source")) if build else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("provider", "reachable", "build", "origin"),
+    [
+        (filling.Provider.AUTO, True, True, "upstream"),
+        (filling.Provider.AUTO, False, True, "source"),
+        (filling.Provider.SOURCE, True, True, "source"),
+        (filling.Provider.UPSTREAM, True, False, "upstream"),
+    ],
+)
+def test_the_provider(  # noqa: PLR0917
+    cache: Path,
+    catalogue: cat.Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: filling.Provider,
+    reachable: bool,
+    build: bool,
+    origin: str,
+) -> None:
+    monkeypatch.setattr(upstream, "reachable", lambda _: reachable)
+    fetched: list[str] = []
+    one = artifact(build, fetched)
+    assert filling._get(one, provider, "registry", catalogue) == origin
+    assert fetched == [origin]
+    assert f'"origin": "{origin}"' in one.record.read_text()
+
+
+def test_what_cannot_be_had_is_named(
+    cache: Path, catalogue: cat.Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "reachable", lambda _: False)
+    with pytest.raises(filling.NotToBeHad, match=r"example.com is out of reach and it has no source recipe"):
+        filling._get(artifact(False, []), filling.Provider.AUTO, "registry", catalogue)
+    with pytest.raises(MirrorError, match=r"example.com cannot be reached"):
+        filling._get(artifact(True, []), filling.Provider.UPSTREAM, "registry", catalogue)
+    availability.record([availability.Unavailable("thing", "gone")])
+    assert availability.unavailable() == [availability.Unavailable("thing", "gone")]
