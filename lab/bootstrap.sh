@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/quote-platform
 state=${XDG_STATE_HOME:-$HOME/.local/state}/quote-platform
 private=$cache/uv-tool
-export UV_CACHE_DIR=$cache/uv DEBIAN_FRONTEND=noninteractive
+# Certificates of the system: a company may have its own.
+export UV_CACHE_DIR=$cache/uv UV_SYSTEM_CERTS=true DEBIAN_FRONTEND=noninteractive
 PATH=$private/bin:$PATH
 mkdir -p "$cache" "$state/logs"
 log=$state/logs/bootstrap.log
