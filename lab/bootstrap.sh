@@ -71,6 +71,10 @@ if ((${#missing[@]} > 0)); then
   done
   # Ubuntu 22.04 lacks the optional ones: then there is nothing to do.
   ((${#wanted[@]} == 0)) || run "installing ${wanted[*]}" apt-get install --yes --no-install-recommends "${wanted[@]}"
+  # Their programs are wanted, not the services that the packages start on this machine.
+  if [[ -d /run/systemd/system ]]; then
+    run "switching off services nobody asked for" systemctl disable --now docker-registry postgresql
+  fi
 fi
 
 # One hash for all that decides what is in .venv.
