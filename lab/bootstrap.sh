@@ -72,9 +72,11 @@ if ((${#missing[@]} > 0)); then
   # Ubuntu 22.04 lacks the optional ones: then there is nothing to do.
   ((${#wanted[@]} == 0)) || run "installing ${wanted[*]}" apt-get install --yes --no-install-recommends "${wanted[@]}"
   # Their programs are wanted, not the services that the packages start on this machine.
-  if [[ -d /run/systemd/system ]]; then
-    run "switching off services nobody asked for" systemctl disable --now docker-registry postgresql
-  fi
+  for package in "${wanted[@]}"; do
+    case $package in docker-registry | postgresql)
+      [[ ! -d /run/systemd/system ]] || run "switching off the service $package" systemctl disable --now "$package" ;;
+    esac
+  done
 fi
 
 # One hash for all that decides what is in .venv.
