@@ -1,10 +1,13 @@
 """The mirror without the network: its catalogue, its keys, what it refuses."""
 
+import gzip
 import hashlib
+import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from pydantic import ValidationError
 from quote_platform.mirror import availability, publish, source, storage, upstream
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror import fill as filling
-from quote_platform.mirror.storage import MirrorError
+from quote_platform.mirror.storage import MirrorError, RefusedError
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +159,15 @@ def test_verify_names_a_layer_that_was_changed(cache: Path) -> None:
 # --- apt ------------------------------------------------------------------------------------------------
 
 
+def make_deb(folder: Path) -> Path:
+    (folder / "tree/DEBIAN").mkdir(parents=True)
+    fields = "Package: thing\nVersion: 1.0-1\nArchitecture: amd64\nMaintainer: a <a@b>\nDescription: thing\n"
+    (folder / "tree/DEBIAN/control").write_text(fields)
+    deb = folder / "thing_1.0-1_amd64.deb"
+    subprocess.run(["dpkg-deb", "--build", folder / "tree", deb], check=True, capture_output=True)
+    return deb
+
+
 @pytest.mark.parametrize(
     ("repository", "release", "flat"),
     [
@@ -176,12 +188,7 @@ def test_verify_names_a_layer_that_was_changed(cache: Path) -> None:
 def test_a_repository_is_signed(
     cache: Path, tmp_path: Path, repository: cat.Repository, release: str, flat: bool
 ) -> None:
-    tree = tmp_path / "tree"
-    (tree / "DEBIAN").mkdir(parents=True)
-    fields = "Package: thing\nVersion: 1.0-1\nArchitecture: amd64\nMaintainer: a <a@b>\nDescription: thing\n"
-    (tree / "DEBIAN" / "control").write_text(fields)
-    deb = tmp_path / "thing_1.0-1_amd64.deb"
-    subprocess.run(["dpkg-deb", "--build", tree, deb], check=True, capture_output=True)
+    deb = make_deb(tmp_path)
     publish.add_package(repository, "thing", deb)
     publish.sign_repository(repository)
     publish.stop_signing()
@@ -196,6 +203,72 @@ def test_a_repository_is_signed(
     filename = re.search(r"^Filename: (.+)$", packages, re.MULTILINE)
     assert filename
     assert (folder / filename[1]).is_file(), "apt joins the file's name to the repository's address"
+
+
+def test_a_kill_before_signing_is_made_good(
+    cache: Path, tmp_path: Path, catalogue: cat.Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = catalogue.repositories["kubernetes"]
+    assert publish.is_signed(repository), "an empty one needs no signature"
+    publish.add_package(repository, "thing", make_deb(tmp_path))
+    assert not publish.is_signed(repository)
+    assert "repository kubernetes: its signature is older than its packages" in filling.verify()
+    monkeypatch.setattr(filling, "artifacts", lambda *_: [])  # all of them are there: nothing to get
+    filling.fill(filling.Provider.SOURCE, [], 1, silent)
+    assert publish.is_signed(repository)
+    assert filling.verify() == []
+    signature = publish.apt_folder(repository) / "Release.gpg"
+    os.utime(signature, ns=(0, 0))
+    assert not publish.is_signed(repository)
+
+
+def test_packages_from_upstream_are_what_their_repository_signs(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = cat.Repository(path="thing", upstream="https://example.com/deb/", key="Release.key")
+    deb = make_deb(tmp_path)
+    publish.add_package(repository, "thing", deb)
+    folder = publish.apt_folder(repository)
+    monkeypatch.setattr(publish, "run", with_packed_index(folder))
+    publish.sign_repository(repository)
+    publish.stop_signing()
+    served = {
+        f"{repository.upstream}{file.relative_to(folder)}": file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+    monkeypatch.setattr(upstream, "manifest", served.__getitem__)
+    assert upstream.package(repository, "thing", "1.0-1") == (deb.name, deb.read_bytes())
+    with pytest.raises(MirrorError, match=r"https://example.com/deb/ has no thing 2"):
+        upstream.package(repository, "thing", "2")
+    for changed, complaint in {
+        "InRelease": "not signed by the repository's key: refused",
+        "Packages.gz": "not the one that InRelease signs: refused",
+        f"amd64/{deb.name}": "thing 1.0-1: its checksum is not the one in Packages.gz: refused",
+    }.items():
+        address = f"{repository.upstream}{changed}"
+        spoilt = gzip.compress(b"Package: evil\n") if changed == "Packages.gz" else unsigned(served[address])
+        monkeypatch.setattr(upstream, "manifest", (served | {address: spoilt}).__getitem__)
+        with pytest.raises(RefusedError, match=complaint):
+            upstream.package(repository, "thing", "1.0-1")
+
+
+def with_packed_index(folder: Path):
+    """Upstream has its index compressed; ours are small enough without."""
+
+    def run(command, **options) -> str:
+        if command[-2:] == ["release", "."]:
+            (folder / "Packages.gz").write_bytes(gzip.compress((folder / "Packages").read_bytes()))
+        return source.run(command, **options)
+
+    return run
+
+
+def unsigned(content: bytes) -> bytes:
+    """Return an OpenPGP message without a signature, which `gpg --decrypt` would take."""
+    return subprocess.run(
+        ["gpg", "--batch", "--store"], input=content, check=True, capture_output=True
+    ).stdout
 
 
 # --- providers ------------------------------------------------------------------------------------------
@@ -251,3 +324,31 @@ def test_what_cannot_be_had_is_named(
         filling._get(artifact(True, []), filling.Provider.UPSTREAM, "registry", catalogue)
     availability.record([availability.Unavailable("thing", "gone")])
     assert availability.unavailable() == [availability.Unavailable("thing", "gone")]
+
+
+def test_what_upstream_forged_is_not_replaced_in_silence(
+    cache: Path, catalogue: cat.Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forged(_: str) -> None:
+        raise RefusedError("sha256 differs: refused")
+
+    monkeypatch.setattr(upstream, "reachable", lambda _: True)
+    fetched: list[str] = []
+    one = replace(artifact(True, fetched), fetch=forged)
+    with pytest.raises(RefusedError, match="refused"):
+        filling._get(one, filling.Provider.AUTO, "registry", catalogue)
+    assert fetched == []
+    assert not one.record.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "all_of_it"), [("example.com/a/b:1", False), ("example.com/a/b:1@sha256:0f", True)]
+)
+def test_an_image_pinned_by_digest_comes_with_all_that_the_digest_covers(
+    monkeypatch: pytest.MonkeyPatch, name: str, all_of_it: bool
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(upstream, "run", commands.append)
+    upstream.image(name, "127.0.0.1:1/example.com/a/b:1")
+    assert ("--all" in commands[0]) is all_of_it
+    assert commands[0][-2] == f"docker://{name.replace(':1@', '@')}"

@@ -16,7 +16,7 @@ from quote_platform import paths
 from quote_platform.mirror import availability, publish, storage, upstream
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source
-from quote_platform.mirror.storage import MirrorError
+from quote_platform.mirror.storage import MirrorError, RefusedError
 
 
 class Provider(StrEnum):
@@ -178,8 +178,11 @@ def fill(provider: Provider, only: list[str], jobs: int, say: Callable[[str], No
                     else:
                         report.ready.append(one.name)
                         say(f"{place}: {one.kind} {one.name} {one.version} from {origin}")
-            for repository in catalogue.repositories.values():
-                publish.sign_repository(repository)
+        # Not only after a change: the run that made it may have been killed before it came to sign.
+        unsigned = [one for one in catalogue.repositories.values() if not publish.is_signed(one)]
+        for repository in unsigned:
+            publish.sign_repository(repository)
+        if unsigned:
             publish.stop_signing()
         if not only:
             # One line for each component, however many of its artifacts are missing.
@@ -199,6 +202,8 @@ def _get(one: Artifact, provider: Provider, registry: str, catalogue: cat.Catalo
         try:
             one.fetch(registry)
             origin = "upstream"
+        except RefusedError:
+            raise
         except Exception as error:
             if provider is Provider.UPSTREAM or one.build is None:
                 raise MirrorError(f"{one.name} {one.version} from {one.host}: {error}") from error
@@ -223,6 +228,8 @@ def verify() -> list[str]:
         if file.is_file() and manifest.sha256 and publish.sha256(file) != manifest.sha256:
             wrong.append(f"manifest {manifest.url}: its content is not the pinned one")
     for repository in catalogue.repositories.values():
+        if not publish.is_signed(repository):
+            wrong.append(f"repository {repository.path}: its signature is older than its packages")
         index = next(publish.apt_folder(repository).rglob("Packages"), None)
         for stanza in index.read_text().split("\n\n") if index else []:
             fields = dict(
@@ -247,19 +254,20 @@ def prune(limit_gb: float) -> list[str]:
     keep |= {f"{name}-{source.package_key(name)}" for name in catalogue.packages}
     keep |= {source.filesystem_name(name) for name in catalogue.roots}
     deleted = []
-    for kind in ("binaries", "debs", "roots"):
-        folder = source.artifacts / kind
-        for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if entry.name not in keep:
-                shutil.rmtree(entry)
-                deleted.append(str(entry))
-    for cache in (paths.cache() / "go" / "build", paths.cache() / "go" / "mod"):
-        size = sum(
-            file.stat().st_size for file in cache.rglob("*") if file.is_file() and not file.is_symlink()
-        )
-        if size > limit_gb * 1e9:
-            # Go writes its module cache read-only; its own command knows how to clear it.
-            what = "-modcache" if cache.name == "mod" else "-cache"
-            subprocess.run([source.go(), "clean", what], env=source.go_environment(), check=True)
-            deleted.append(str(cache))
+    with storage.lock():  # a fill builds in these folders
+        for kind in ("binaries", "debs", "roots"):
+            folder = source.artifacts / kind
+            for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+                if entry.name not in keep:
+                    shutil.rmtree(entry)
+                    deleted.append(str(entry))
+        for cache in (paths.cache() / "go" / "build", paths.cache() / "go" / "mod"):
+            size = sum(
+                file.stat().st_size for file in cache.rglob("*") if file.is_file() and not file.is_symlink()
+            )
+            if size > limit_gb * 1e9:
+                # Go writes its module cache read-only; its own command knows how to clear it.
+                what = "-modcache" if cache.name == "mod" else "-cache"
+                subprocess.run([source.go(), "clean", what], env=source.go_environment(), check=True)
+                deleted.append(str(cache))
     return deleted

@@ -17,7 +17,7 @@ import yaml
 
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import run
-from quote_platform.mirror.storage import MirrorError, root
+from quote_platform.mirror.storage import MirrorError, RefusedError, root
 
 SIGNER = "Quote Platform mirror"
 
@@ -86,14 +86,28 @@ def add_package(repository: cat.Repository, name: str, file: Path) -> None:
             old.unlink()
 
 
+def is_signed(repository: cat.Repository) -> bool:
+    """Tell whether a repository's signature, which is written last, is younger than all its packages."""
+    packages = list(pool(repository).glob("*.deb"))
+    signature = _release_folder(repository) / "Release.gpg"
+    if not packages or not signature.is_file():
+        return not packages
+    return signature.stat().st_mtime_ns >= max(file.stat().st_mtime_ns for file in packages)
+
+
+def _release_folder(repository: cat.Repository) -> Path:
+    folder = apt_folder(repository)
+    return folder / "dists" / repository.suite if repository.suite else folder
+
+
 def sign_repository(repository: cat.Repository) -> None:
     """Write the index of a repository and sign it."""
     folder = apt_folder(repository)
     if not pool(repository).is_dir():
         return
     (folder / repository.key).write_text(signing_key())
+    release = _release_folder(repository)
     if repository.suite:
-        release = folder / "dists" / repository.suite
         index = release / repository.component / "binary-amd64"
         options = {
             "Suite": repository.suite,
@@ -102,7 +116,7 @@ def sign_repository(repository: cat.Repository) -> None:
         }
         where = Path("dists") / repository.suite / "pool"
     else:
-        release = index = folder
+        index = folder
         options = {"Suite": "/"}
         where = Path("amd64")
     index.mkdir(parents=True, exist_ok=True)
@@ -133,7 +147,7 @@ def add_manifest(manifest: cat.Manifest, content: bytes) -> None:
     target = manifest_file(manifest.url)
     if manifest.sha256 and found != manifest.sha256:
         kept = "; the good one in the mirror stays" if target.is_file() else ""
-        raise MirrorError(f"{manifest.url}: sha256 is {found}, pinned is {manifest.sha256}: refused{kept}")
+        raise RefusedError(f"{manifest.url}: sha256 is {found}, pinned is {manifest.sha256}: refused{kept}")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}")
     part.write_bytes(content)

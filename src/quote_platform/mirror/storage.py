@@ -15,6 +15,10 @@ class MirrorError(Exception):
     """Something the mirror refuses or cannot do; the text names it and says what to do."""
 
 
+class RefusedError(MirrorError):
+    """Content that is not what was pinned or signed; another provider does not make up for it."""
+
+
 def root() -> Path:
     """Return the folder with www/ (apt, manifests) and registry/ (images)."""
     return paths.cache() / "mirror"

@@ -12,7 +12,7 @@ import httpx
 
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import run
-from quote_platform.mirror.storage import MirrorError
+from quote_platform.mirror.storage import MirrorError, RefusedError
 
 REGISTRIES = {"docker.io": "registry-1.docker.io"}
 
@@ -43,13 +43,14 @@ def manifest(url: str) -> bytes:
 
 
 def image(name: str, destination: str) -> None:
-    """Copy an image with its digest unchanged."""
+    """Copy an image with its digest unchanged; a pinned digest may be that of all its architectures."""
     source = name if "@" not in name else re.sub(r":[^:@/]+@", "@", name)
     run(
         [
             "skopeo",
             "copy",
             "--preserve-digests",
+            *(["--all"] if "@" in name else []),
             "--dest-tls-verify=false",
             f"docker://{source}",
             f"docker://{destination}",
@@ -68,7 +69,9 @@ def package(repository: cat.Repository, name: str, version: str) -> tuple[str, b
     packed = manifest(urljoin(release_base, index))
     wanted = re.search(rf"^ ([0-9a-f]{{64}}) +\d+ {re.escape(index)}$", release, re.MULTILINE)
     if not wanted or hashlib.sha256(packed).hexdigest() != wanted.group(1):
-        raise MirrorError(f"{release_base}{index}: its checksum is not the one that InRelease signs: refused")
+        raise RefusedError(
+            f"{release_base}{index}: its checksum is not the one that InRelease signs: refused"
+        )
     for stanza in gzip.decompress(packed).decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")
         if (
@@ -78,7 +81,7 @@ def package(repository: cat.Repository, name: str, version: str) -> tuple[str, b
         ):
             content = manifest(urljoin(base, fields["Filename"]))
             if hashlib.sha256(content).hexdigest() != fields["SHA256"]:
-                raise MirrorError(f"{name} {version}: its checksum is not the one in {index}: refused")
+                raise RefusedError(f"{name} {version}: its checksum is not the one in {index}: refused")
             return Path(fields["Filename"]).name, content
     raise MirrorError(f"{base} has no {name} {version}")
 
@@ -89,5 +92,10 @@ def _verified(key: bytes, signed: bytes) -> str:
         ring.write_bytes(key)
         text.write_bytes(signed)
         run(["gpg", "--homedir", home, "--batch", "--import", ring])
-        run(["gpg", "--homedir", home, "--batch", "--output", plain, "--decrypt", text])
+        try:  # not --decrypt, which is content with a message that nobody has signed
+            run(["gpg", "--homedir", home, "--batch", "--output", plain, "--verify", text])
+        except MirrorError as error:
+            raise RefusedError(
+                f"InRelease is not signed by the repository's key: refused\n{error}"
+            ) from error
         return plain.read_text()
