@@ -6,9 +6,10 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -128,6 +129,17 @@ def test_an_artifact_appears_whole_or_not_at_all(catalogue: cat.Catalogue, cache
 
     again._once(target, "thing", lives)
     assert (target / "whole").read_text() == "whole"
+
+
+def test_prune_keeps_what_the_catalogue_names(catalogue: cat.Catalogue, cache: Path) -> None:
+    builder = source.Source(catalogue, silent)
+    current = builder.artifacts / "binaries" / f"runc-{builder.binaries_key('runc')}"
+    old, killed = current.with_name("runc-0000"), builder.artifacts / "roots" / ".part-x"
+    for folder in (current, old, killed):
+        folder.mkdir(parents=True)
+    assert filling.prune(10) == [str(old), str(killed)]
+    assert current.is_dir()
+    assert not old.exists()
 
 
 # --- what is refused ------------------------------------------------------------------------------------
@@ -253,10 +265,10 @@ def test_packages_from_upstream_are_what_their_repository_signs(
             upstream.package(repository, "thing", "1.0-1")
 
 
-def with_packed_index(folder: Path):
+def with_packed_index(folder: Path) -> Callable[..., str]:
     """Upstream has its index compressed; ours are small enough without."""
 
-    def run(command, **options) -> str:
+    def run(command: list[str | Path], **options: Any) -> str:
         if command[-2:] == ["release", "."]:
             (folder / "Packages.gz").write_bytes(gzip.compress((folder / "Packages").read_bytes()))
         return source.run(command, **options)
@@ -266,9 +278,9 @@ def with_packed_index(folder: Path):
 
 def unsigned(content: bytes) -> bytes:
     """Return an OpenPGP message without a signature, which `gpg --decrypt` would take."""
-    return subprocess.run(
-        ["gpg", "--batch", "--store"], input=content, check=True, capture_output=True
-    ).stdout
+    with tempfile.TemporaryDirectory() as home:
+        command = ["gpg", "--homedir", home, "--batch", "--store"]
+        return subprocess.run(command, input=content, check=True, capture_output=True).stdout
 
 
 # --- providers ------------------------------------------------------------------------------------------
