@@ -45,8 +45,9 @@ class Run:
     def differences(self) -> list[str]:
         """Return the names that a dry run gives to what differs."""
         files = re.findall(r"^changed: \[(\S+)\] => \(item=([^)]+)\)", self.output, re.MULTILINE)
-        objects = re.findall(r"^\+\+\+ (?:after(?:: )?)?(.*)$", self.output, re.MULTILINE)
-        return [f"{host} {item}" for host, item in files] + [name.strip() for name in objects if name.strip()]
+        # A file's line ends in its mode and owner.
+        objects = re.findall(r"^\+\+\+ after: (.+?)(?: \(.*\))?$", self.output, re.MULTILINE)
+        return [f"{host} {item}" for host, item in files] + objects
 
 
 @dataclass

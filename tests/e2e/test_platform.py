@@ -72,7 +72,7 @@ def test_every_function_works_from_outside(lab):
 
 def test_drift_is_named_and_repaired(lab):
     lab.ssh("worker-1", "echo '# drift' >> /etc/crictl.yaml")
-    lab.ssh("worker-2", "sysctl -w net.ipv4.ip_forward=0")
+    lab.ssh("worker-2", "sysctl -w net.bridge.bridge-nf-call-ip6tables=0")
     lab.kubectl("set image -n quote-lab deployment/quote-app quote-app=example.com/foreign:1")
     lab.kubectl("delete networkpolicy -n quote-lab postgres")
     run = site(lab, "dry run on drift", "--check", "--diff")
@@ -82,7 +82,7 @@ def test_drift_is_named_and_repaired(lab):
         {
             f"{NAME}-worker-1 /etc/crictl.yaml",
             "/etc/crictl.yaml",
-            f"{NAME}-worker-2 net.ipv4.ip_forward = 1",
+            f"{NAME}-worker-2 net.bridge.bridge-nf-call-ip6tables = 1",
             "Deployment quote-lab/quote-app",
             "NetworkPolicy quote-lab/postgres",
         }

@@ -1,0 +1,317 @@
+"""Judge the whole input on the controller, before the first connection: every mistake in one go."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+
+NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+# How near a name must be to a known one to be taken for it, misspelt.
+NEAR = 0.84
+# Options of an argument spec that a validator of modules knows.
+KNOWN_KEYS = ("type", "elements", "choices", "required", "options", "no_log")
+
+Variables = dict[str, Any]
+
+
+def load_specs(roles: Path) -> dict[str, dict[str, Variables]]:
+    """Return the options of each role, over all its entry points."""
+    specs: dict[str, dict[str, Variables]] = {}
+    for file in sorted(roles.glob("*/meta/argument_specs.yml")):
+        options: dict[str, Variables] = {}
+        for entry in yaml.safe_load(file.read_text())["argument_specs"].values():
+            options |= entry.get("options") or {}
+        specs[file.parent.parent.name] = options
+    return specs
+
+
+def for_validator(options: dict[str, Variables]) -> dict[str, Variables]:
+    """Return options as the validator of modules wants them; what is required is looked at apart."""
+    found = {}
+    for name, option in options.items():
+        kept = {key: option[key] for key in KNOWN_KEYS if key in option and key != "required"}
+        if "options" in kept:
+            inner = for_validator(kept["options"])
+            for key, value in kept["options"].items():
+                inner[key] |= {"required": True} if value.get("required") else {}
+            kept["options"] = inner
+        found[name] = kept
+    return found
+
+
+def misspelt(names: set[str], specs: dict[str, dict[str, Variables]]) -> list[str]:
+    """Return what is wrong with names that no spec knows."""
+    known = {name for options in specs.values() for name in options}
+    wrong = []
+    for name in sorted(names - known):
+        if name.startswith(("ansible_", "_")):
+            continue
+        role = next(
+            (role for role in sorted(specs, key=len, reverse=True) if name.startswith(f"{role}_")), None
+        )
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if role else NEAR)
+        if role and near:
+            wrong.append(f"{name}: role {role} knows no such variable; did you mean {near[0]}?")
+        elif role:
+            wrong.append(f"{name}: role {role} knows no such variable; see roles/{role}/README.md")
+        elif near:
+            wrong.append(f"{name}: unknown variable; did you mean {near[0]}?")
+    return wrong
+
+
+def types(role: str, options: dict[str, Variables], given: Variables) -> list[str]:
+    """Return which values are of the wrong type, not among the allowed ones, or missing."""
+    # What a playbook hands to a role is not here yet; what has a value must not be emptied.
+    wrong = [
+        f"{name}: required by role {role} and not set"
+        for name, option in options.items()
+        if option.get("required") and (role == "validate" or name in given) and not given.get(name)
+    ]
+    for name, option in for_validator({name: options[name] for name in options if name in given}).items():
+        result = ArgumentSpecValidator({name: option}).validate({name: given[name]})
+        wrong += [f"{name}: {text}" for text in result.error_messages]
+    return wrong
+
+
+def shape(groups: dict[str, list[str]], addresses: dict[str, Any], allow_no_workers: bool) -> list[str]:
+    """Return what is wrong with the hosts."""
+    masters, workers = groups.get("control_plane", []), groups.get("workers", [])
+    wrong = []
+    if len(masters) not in (1, 3):
+        wrong.append(f"control_plane: the group has {len(masters)} hosts; allowed are 1 or 3")
+    if not workers and not allow_no_workers:
+        wrong.append(
+            "workers: the group has no host; at least 1 is needed, or control_plane_schedulable: true"
+        )
+    for host in sorted(set(masters) & set(workers)):
+        wrong.append(f"{host}: is in control_plane and in workers; a host has one role")
+    seen: dict[str, str] = {}
+    for host in dict.fromkeys([*masters, *workers, *groups.get("vault", [])]):
+        if not NAME.match(host):
+            wrong.append(f"{host}: not a node's name; allowed are up to 63 of a-z, 0-9 and - (RFC 1123)")
+        address = str(addresses.get(host) or "")
+        if not address:
+            wrong.append(f"{host}: ansible_host is not set; allowed is an IP address or a DNS name")
+        elif re.fullmatch(r"[\d.]+", address) and not is_address(address):
+            wrong.append(f"{host}: ansible_host {address} is not an IP address")
+        elif address in seen:
+            wrong.append(
+                f"{host}: ansible_host {address} is that of {seen[address]} as well; each host needs its own"
+            )
+        seen.setdefault(address, host)
+    return wrong
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def networks(given: Variables, addresses: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the networks."""
+    wrong, found = [], {}
+    for name in ("cluster_pod_cidr", "cluster_service_cidr"):
+        try:
+            found[name] = ipaddress.ip_network(str(given[name]))
+        except (KeyError, ValueError):
+            wrong.append(
+                f"{name}: {given.get(name)!r} is not a network; allowed is for example 10.244.0.0/16"
+            )
+    if len(found) == 2 and found["cluster_pod_cidr"].overlaps(found["cluster_service_cidr"]):
+        wrong.append("cluster_pod_cidr: overlaps cluster_service_cidr; they must lie apart")
+    for name, least in (("cluster_pod_cidr", 22), ("cluster_service_cidr", 24)):
+        if name in found and found[name].prefixlen > least:
+            wrong.append(f"{name}: /{found[name].prefixlen} is too small; allowed is at most /{least}")
+    for host, address in addresses.items():
+        for name, network in found.items():
+            if is_address(str(address)) and ipaddress.ip_address(str(address)) in network:
+                wrong.append(f"{host}: ansible_host {address} lies in {name} {network}; they must lie apart")
+    return wrong
+
+
+def minor(version: Any) -> tuple[int, int] | None:
+    """Return major and minor of a version."""
+    match = re.match(r"v?(\d+)\.(\d+)", str(version))
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def versions(given: Variables) -> list[str]:
+    """Return which versions do not fit together."""
+    wrong = []
+    wanted = str(given.get("kubernetes_version", ""))
+    if not re.fullmatch(r"\d+\.\d+\.\d+", wanted):
+        return [
+            f"kubernetes_version: {wanted!r} is not a version; allowed is MAJOR.MINOR.PATCH, such as 1.36.3"
+        ]
+    if not (1, 34) <= (minor(wanted) or (0, 0)) <= (1, 36):
+        wrong.append(f"kubernetes_version: {wanted} is not supported; allowed are 1.34 to 1.36")
+    if not str(given.get("kubernetes_packages_version", "")).startswith(f"{wanted}-"):
+        wrong.append(
+            f"kubernetes_packages_version: {given.get('kubernetes_packages_version')} does not belong to "
+            f"kubernetes_version {wanted}; allowed is {wanted}-REVISION"
+        )
+    tools = given.get("kubernetes_packages_cri_tools_version")
+    if minor(tools) != minor(wanted):
+        wrong.append(
+            f"kubernetes_packages_cri_tools_version: {tools} is not of the minor version of {wanted}"
+        )
+    runtime = given.get("container_runtime_version")
+    if (minor(runtime) or (0, 0)) < (2, 0):
+        wrong.append(f"container_runtime_version: {runtime} is too old for {wanted}; allowed is 2.0 or newer")
+    return wrong
+
+
+def choices(given: Variables, masters: list[str], addresses: dict[str, Any], workers: int) -> list[str]:
+    """Return which choices contradict one another."""
+    wrong = []
+    for name in (
+        "kubernetes_packages_repository",
+        "container_runtime_repository",
+        "image_registry_base_url",
+        "manifest_base_url",
+    ):
+        value = given.get(name)
+        if value and not re.match(r"^https?://[^/\s]+", str(value)):
+            wrong.append(
+                f"{name}: {value!r} is not a URL; allowed is http:// or https://, or empty for upstream"
+            )
+    endpoint = str(given.get("cluster_endpoint", ""))
+    host, _, port = endpoint.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        wrong.append(f"cluster_endpoint: {endpoint!r} is not HOST:PORT, such as 10.0.0.10:6443")
+    elif len(masters) > 1 and host in {str(addresses.get(master)) for master in masters}:
+        wrong.append(
+            f"cluster_endpoint: {endpoint} is one of three control planes; use a load balancer's address"
+        )
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", str(given.get("cluster_name", ""))):
+        wrong.append(f"cluster_name: {given.get('cluster_name')!r}; allowed are a-z, 0-9 and -")
+    if not re.fullmatch(
+        r"([a-z0-9]([-a-z0-9]*[a-z0-9])?\.)+[a-z]+", str(given.get("cluster_dns_domain", ""))
+    ):
+        wrong.append(
+            f"cluster_dns_domain: {given.get('cluster_dns_domain')!r} is not a DNS name like cluster.local"
+        )
+    missing = {
+        item.get("name"): item.get("reason")
+        for item in given.get("components_unavailable") or []
+        if isinstance(item, dict)
+    }
+    controller = given.get("ingress_controller")
+    if controller in missing:
+        wrong.append(
+            f"ingress_controller: {controller} cannot be had here ({missing[controller]}); choose another"
+        )
+    instances, replicas = given.get("postgres_instances"), given.get("postgres_synchronous_replicas")
+    if isinstance(instances, int):
+        if isinstance(replicas, int) and not 0 <= replicas < instances:
+            wrong.append(
+                f"postgres_synchronous_replicas: {replicas} of {instances} instances; allowed are 0 to {instances - 1}"
+            )
+        if not 1 <= instances <= 9:
+            wrong.append(f"postgres_instances: {instances}; allowed are 1 to 9")
+        elif given.get("postgres_spread") == "required" and instances > workers:
+            wrong.append(
+                f"postgres_instances: {instances} need as many workers, there are {workers}; "
+                "add workers or set postgres_spread: preferred"
+            )
+    replicas = given.get("quote_app_replicas")
+    if isinstance(replicas, int) and replicas < 1:
+        wrong.append(f"quote_app_replicas: {replicas}; allowed is 1 or more")
+    return wrong
+
+
+def overridden(inventory: Path, project: Path) -> list[str]:
+    """Return settings of an inventory's group_vars/all that the project's own silently win over."""
+    ours: set[str] = set()
+    for file in sorted((project / "group_vars" / "all").glob("*.yml")):
+        ours |= set(yaml.safe_load(file.read_text()) or {})
+    wrong = []
+    folder = inventory / "group_vars" / "all"
+    files = [inventory / "group_vars" / "all.yml", *(sorted(folder.glob("*.yml")) if folder.is_dir() else [])]
+    for file in files:
+        if file.is_file():
+            for name in sorted(ours & set(yaml.safe_load(file.read_text()) or {})):
+                where = file.relative_to(inventory)
+                wrong.append(f"{name}: {where} has no effect on it; move it to group_vars/platform/")
+    return wrong
+
+
+class ActionModule(ActionBase):
+    """Runs on the controller, contacts no host."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: Variables | None = None) -> Variables:
+        """Judge and, if anything is wrong, fail with all of it."""
+        result = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        hostvars, groups = variables["hostvars"], variables["groups"]
+        roles = Path(variables["role_path"]).parent
+        specs = load_specs(roles)
+        unused = {"ingress-nginx": "traefik", "traefik": "ingress_nginx"}.get(
+            str(variables.get("ingress_controller"))
+        )
+        hosts = list(dict.fromkeys(groups.get("control_plane", []) + groups.get("workers", [])))
+        addresses = {host: hostvars[host].get("ansible_host") for host in hosts}
+        workers = len(groups.get("workers", []))
+
+        wrong: list[str] = []
+        inventory = variables.get("inventory_dir")
+        if inventory:
+            wrong += overridden(Path(inventory), roles.parent)
+        schedulable = bool(hosts) and bool(hostvars[hosts[0]].get("control_plane_schedulable", False))
+        wrong += shape(groups, addresses, schedulable)
+        for host in hosts:
+            raw = hostvars.raw_get(host)
+            wrong += misspelt(set(raw), specs)
+            context = raw | {"hostvars": hostvars, "groups": groups, "inventory_hostname": host}
+            given = self._values(context, {name for options in specs.values() for name in options} & set(raw))
+            for role, options in specs.items():
+                if role not in {unused, "component", "node_files"}:
+                    wrong += types(role, options, given)
+            wrong += versions(given)
+            defaults = self._defaults(roles, ("postgres", "quote_app"))
+            wrong += choices(
+                defaults | given, groups.get("control_plane", []), addresses, workers + (schedulable and 1)
+            )
+            wrong += networks(given, addresses)
+        wrong = list(dict.fromkeys(wrong))
+        if wrong:
+            result |= {
+                "failed": True,
+                "msg": "\n".join([f"{len(wrong)} mistakes; nothing was touched.", *wrong]),
+            }
+        return result
+
+    @staticmethod
+    def _defaults(roles: Path, names: tuple[str, ...]) -> Variables:
+        found: Variables = {}
+        for name in names:
+            file = roles / name / "defaults" / "main.yml"
+            if file.is_file():
+                found |= yaml.safe_load(file.read_text())
+        return found
+
+    def _values(self, context: Variables, names: set[str]) -> Variables:
+        """Return the values that can be known now; a template that needs a node's facts cannot."""
+        found: Variables = {}
+        templar = self._templar.copy_with_new_env(available_variables=context)
+        for name in sorted(names):
+            try:
+                found[name] = templar.template(context[name])
+            except AnsibleError as error:
+                if "ansible_facts" not in str(error) + str(context[name]):
+                    found[name] = f"cannot be resolved: {error}"
+        return found

@@ -1,0 +1,59 @@
+"""Read from a node what there is no fact for; changes nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = """
+module: probe_node
+short_description: Read a node's clock, identity and free disk, and which addresses it reaches
+options:
+  urls: {type: list, elements: str, description: Addresses that the node must reach; any HTTP answer counts.}
+  timeout: {type: int, description: Seconds for each of them.}
+author: [Quote Platform]
+"""
+
+
+def reaches(url: str, timeout: int) -> bool:
+    """Tell whether an address answers at all."""
+    try:
+        urllib.request.urlopen(url, timeout=timeout)  # noqa: S310 (the input was judged before)
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "urls": {"type": "list", "elements": "str", "default": []},
+            "timeout": {"type": "int", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    urls, timeout = module.params["urls"], module.params["timeout"]
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda url: reaches(url, timeout), urls))
+    disk = os.statvfs("/var")
+    identity = Path("/etc/machine-id")
+    module.exit_json(
+        changed=False,
+        time=time.time(),
+        machine_id=identity.read_text().strip() if identity.is_file() else "",
+        disk_gb=disk.f_bavail * disk.f_frsize // 10**9,
+        away=[url for url, answer in zip(urls, answers, strict=True) if not answer],
+    )
+
+
+if __name__ == "__main__":
+    main()
