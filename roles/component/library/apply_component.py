@@ -265,6 +265,8 @@ class Server:
             return True
         status = getattr(error, "status", 0)
         reason = self._reason(error)
+        if status == 404 and "page not found" in reason:
+            return True  # a kind that is known already and not served yet
         return status in {429, 503, 504} or "failed calling webhook" in reason or "unable to handle" in reason
 
 

@@ -216,9 +216,7 @@ def choices(given: Variables, masters: list[str], addresses: dict[str, Any], wor
     instances, replicas = given.get("postgres_instances"), given.get("postgres_synchronous_replicas")
     if isinstance(instances, int):
         if isinstance(replicas, int) and not 0 <= replicas < instances:
-            wrong.append(
-                f"postgres_synchronous_replicas: {replicas} of {instances} instances; allowed are 0 to {instances - 1}"
-            )
+            wrong.append(f"postgres_synchronous_replicas: {replicas}; allowed are 0 to {instances - 1}")
         if not 1 <= instances <= 9:
             wrong.append(f"postgres_instances: {instances}; allowed are 1 to 9")
         elif given.get("postgres_spread") == "required" and instances > workers:

@@ -37,9 +37,8 @@ def judge(host: str, facts: Variables, probe: Variables, bounds: Variables) -> l
             wrong.append(f"{host}: {found} {what}; at least {least} are needed")
     skew = abs(probe["time"] - probe["asked"])
     if skew > bounds["max_clock_skew"]:
-        wrong.append(
-            f"{host}: its clock is {skew:.0f} s off, allowed are {bounds['max_clock_skew']}: start its time service"
-        )
+        allowed = bounds["max_clock_skew"]
+        wrong.append(f"{host}: its clock is {skew:.0f} s off, allowed are {allowed}: start its time service")
     wrong += [
         f"{host}: {url} cannot be reached from it; check the network, or the base URL"
         for url in probe["away"]

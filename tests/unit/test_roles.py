@@ -1,0 +1,79 @@
+"""What every role keeps to."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from quote_platform import roledocs
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = roledocs.roles()
+# Judging the inventory's shape is its purpose.
+MAY_NAME_GROUPS = {"validate"}
+
+
+def options(role: Path) -> dict[str, Any]:
+    return {
+        name: option
+        for entry in roledocs.specs(role).values()
+        for name, option in (entry.get("options") or {}).items()
+    }
+
+
+def tasks(role: Path) -> dict[Path, str]:
+    return {
+        file: file.read_text() for file in role.glob("*/*.yml") if file.parent.name in {"tasks", "handlers"}
+    }
+
+
+def test_there_are_roles() -> None:
+    assert len(ROLES) >= 14
+    assert {role.name for role in ROLES} == {
+        path.name for path in (ROOT / "roles").iterdir() if path.is_dir()
+    }
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_defaults_are_specified(role: Path) -> None:
+    spec, known = options(role), roledocs.defaults(role)
+    assert set(known) <= set(spec), f"in defaults, not in the spec: {set(known) - set(spec)}"
+    required = {name for name, option in spec.items() if option.get("required")}
+    assert not required & set(known), "required, and yet with a default"
+    for name, option in spec.items():
+        assert option.get("description"), name
+        if "default" in option:
+            assert known[name] == option["default"], f"{name}: the spec says another default"
+    if role.name != "validate":  # it specifies the choices of group_vars/all as well
+        assert all(name.startswith(f"{role.name}_") for name in spec)
+    else:
+        choices = yaml.safe_load((ROOT / "group_vars/all/main.yml").read_text())
+        assert set(choices) <= set(spec), "a choice of group_vars/all/main.yml that nothing specifies"
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_readme_is_up_to_date(role: Path) -> None:
+    assert roledocs.same(role), "run `quote-platform roles docs`"
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_templates_say_who_manages_them(role: Path) -> None:
+    for template in (role / "templates").glob("*.j2"):
+        assert template.read_text().startswith("{{ ansible_managed | comment"), template
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_tasks_keep_the_rules(role: Path) -> None:
+    for file, text in tasks(role).items():
+        assert "ignore_errors" not in text, file
+        assert not re.search(r"when:.*\blab\b", text), file
+        if role.name not in MAY_NAME_GROUPS:
+            assert not re.search(r"groups\[|groups\.", text), f"{file} names a group"
+
+
+def test_every_pin_of_an_image_belongs_to_a_role() -> None:
+    pins = yaml.safe_load((ROOT / "group_vars/all/versions.yml").read_text())
+    known = {name for role in ROLES for name in options(role)}
+    assert set(pins) - known == {"verify_image"}
