@@ -22,8 +22,8 @@ def test_the_live_nodes_pass_and_nothing_is_changed(inventory):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("cluster_pod_cidr", "10.96.0.0/12", "overlap"),
-        ("manifest_base_url", "http://10.89.46.2/no-such-folder-here:99", "manifest_base_url"),
+        ("cluster_pod_cidr", "10.96.0.0/12", "overlaps cluster_service_cidr"),
+        ("manifest_base_url", "mirror.example.com", "is not a URL"),
     ],
 )
 def test_wrong_input_is_refused(inventory, name, value, message):
