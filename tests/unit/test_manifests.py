@@ -1,0 +1,108 @@
+"""Every object that a role renders fits the API schema of the pinned Kubernetes."""
+
+import copy
+import json
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from quote_platform.mirror import catalogue as cat
+from quote_platform.mirror.source import Source
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATES = [
+    "pod_network/templates/kube-router.yaml.j2",
+    "storage/templates/storage-class.yaml.j2",
+    "postgres/templates/cluster.yaml.j2",
+    "traefik/templates/traefik.yaml.j2",
+    "ingress_nginx/templates/ingress-nginx.yaml.j2",
+    "quote_app/templates/quote-app.yaml.j2",
+]
+# Kinds that an operator brings; the live API server judges them.
+FOREIGN = {"postgresql.cnpg.io", "traefik.io"}
+
+
+@cache
+def definitions() -> dict[str, Any]:
+    """Return the schema of the pinned Kubernetes: it lies in the module that the mirror builds."""
+    folder = Source(cat.load(), lambda _: None).module("kubernetes")
+    found: dict[str, Any] = json.loads((folder / "api/openapi-spec/swagger.json").read_text())["definitions"]
+    for definition in found.values():
+        if "properties" in definition and "additionalProperties" not in definition:
+            definition["additionalProperties"] = False
+        # The document says so of types that are written as number or text.
+        if definition.get("format") == "int-or-string":
+            del definition["type"]
+    found["io.k8s.apimachinery.pkg.api.resource.Quantity"].pop("type")
+    return found
+
+
+@cache
+def kinds() -> dict[tuple[str, str, str], str]:
+    return {
+        (kind["group"], kind["version"], kind["kind"]): name
+        for name, definition in definitions().items()
+        for kind in definition.get("x-kubernetes-group-version-kind", [])
+    }
+
+
+def mistakes(document: dict[str, Any]) -> list[str]:
+    group, _, version = document["apiVersion"].rpartition("/")
+    if group in FOREIGN:
+        return []
+    name = kinds().get((group, version, document["kind"]))
+    if name is None:
+        return [f"{document['apiVersion']} {document['kind']}: no such kind"]
+    schema = {"$ref": f"#/definitions/{name}", "definitions": definitions()}
+    return [
+        f"{'.'.join(map(str, e.absolute_path))}: {e.message[:200]}"
+        for e in jsonschema.Draft4Validator(schema).iter_errors(document)
+    ]
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("rendered")
+    given = {"render_folder": str(folder), "render_templates": [f"{ROOT}/roles/{name}" for name in TEMPLATES]}
+    command = [
+        "ansible-playbook",
+        "-i",
+        "inventories/production",
+        "tests/unit/render.yml",
+        "-e",
+        json.dumps(given),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return {
+        file.name: [document for document in yaml.safe_load_all(file.read_text()) if document]
+        for file in folder.iterdir()
+    }
+
+
+def test_every_object_fits(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    assert len(rendered) == len(TEMPLATES)
+    wrong = [
+        f"{name}: {document['kind']}/{document['metadata']['name']}: {mistake}"
+        for name, documents in rendered.items()
+        for document in documents
+        for mistake in mistakes(document)
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert sum(map(len, rendered.values())) > 30
+
+
+def test_a_wrong_object_does_not_fit(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    deployment = next(d for d in rendered["quote_app-quote-app.yaml"] if d["kind"] == "Deployment")
+    assert mistakes(deployment) == []
+    misspelt = copy.deepcopy(deployment)
+    misspelt["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
+    assert any("readinesProbe" in mistake for mistake in mistakes(misspelt))
+    wrong = copy.deepcopy(deployment)
+    wrong["spec"]["replicas"] = "three"
+    assert mistakes(wrong) == ["spec.replicas: 'three' is not of type 'integer'"]
