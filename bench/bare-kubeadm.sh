@@ -30,7 +30,7 @@ curl -fsS $runtime/gpg -o /etc/apt/keyrings/docker.asc
 echo "deb [signed-by=/etc/apt/keyrings/kubernetes.asc] $packages /" > /etc/apt/sources.list.d/kubernetes.list
 echo "deb [signed-by=/etc/apt/keyrings/docker.asc] $runtime bookworm stable" > /etc/apt/sources.list.d/docker.list
 apt-get -qq update
-apt-get -qq install -y containerd.io kubelet kubeadm kubectl >/dev/null 2>&1
+apt-get -qq install -y containerd.io kubelet kubeadm kubectl </dev/null >/dev/null 2>&1
 for registry in docker.io registry.k8s.io ghcr.io quay.io; do
   mkdir -p /etc/containerd/certs.d/\$registry
   printf '[host."$images/v2/%s"]\noverride_path = true\n' \$registry > /etc/containerd/certs.d/\$registry/hosts.toml

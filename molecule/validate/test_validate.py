@@ -29,4 +29,4 @@ def test_the_live_nodes_pass_and_nothing_is_changed(inventory):
 def test_wrong_input_is_refused(inventory, name, value, message):
     done = validate(inventory, **{name: value})
     assert done.returncode != 0
-    assert message in done.stdout
+    assert message in done.stdout + done.stderr

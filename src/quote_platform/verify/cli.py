@@ -63,9 +63,8 @@ def run(  # noqa: PLR0917 (options, not positions)
     target = Target(str(kubeconfig), version, host, address, image, unavailable=missing)
     result = Report(cluster=cluster)
     lanes = [[check for check in lane if not only or check[0] in only] for lane in LANES]
-    target.close()
-    target.open()
     try:
+        target.open()
         with ThreadPoolExecutor() as pool:
             for checks in pool.map(lambda lane: run_lane(lane, target), lanes):
                 result.checks += checks

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Status = Literal["passed", "failed", "not run"]
@@ -42,9 +43,9 @@ class Report(BaseModel):
         """Print the report for people."""
         table = Table("check", "result", "s", "detail", title=f"{self.cluster}: what was used from outside")
         for check in self.checks:
-            detail = check.detail
+            detail = escape(check.detail)
             if check.next_command:
-                detail += f"\nnext: {check.next_command}"
+                detail += f"\nnext: {escape(check.next_command)}"
             table.add_row(
                 check.name, f"[{STYLE[check.status]}]{check.status}", f"{check.seconds:.1f}", detail
             )

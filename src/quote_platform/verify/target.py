@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -55,8 +56,11 @@ class Target:
         self.core.create_namespace(body)
 
     def close(self) -> None:
-        """Delete everything that the checks made, also what an earlier run that was killed left."""
+        """Delete what the checks made, also what a run that was killed an hour ago left."""
         for namespace in self.core.list_namespace(label_selector=f"{LABEL}=true").items:
+            age = datetime.now(UTC) - namespace.metadata.creation_timestamp
+            if namespace.metadata.name != self.scratch and age < timedelta(hours=1):
+                continue  # another run's
             try:
                 self.core.delete_namespace(namespace.metadata.name)
             except ApiException as error:
