@@ -163,9 +163,6 @@ def test_the_primary_dies_under_writes(lab, eventually):
     assert killed and last > killed + 20, f"no writes after the primary died; {len(acknowledged)} before"
     lab.steps.append(("without writes while PostgreSQL changed its primary", away))
     assert away < SECONDS_WITHOUT_WRITES
-    now = lab.kubectl(
-        "get cluster.postgresql.cnpg.io -n quote-lab postgres -o jsonpath={.status.currentPrimary}"
-    )
     sql = f"select split_part(text, ' ', 2) from quotes where text like '{mark} %'"  # noqa: S608
     psql = f'exec -n quote-lab {primary_of(lab)} -c postgres -- psql -d quotes -Atc "{sql}"'
     stored = {int(line) for line in lab.kubectl(psql).split() if line.isdigit()}
