@@ -86,6 +86,7 @@ def test_right_input_passes(name: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout
 
