@@ -175,8 +175,8 @@ def test_the_primary_dies_under_writes(lab, eventually):
     [
         (
             "without Python",
-            "mv /usr/bin/python3 /usr/bin/python3.away",
-            "mv /usr/bin/python3.away /usr/bin/python3",
+            "mkdir /root/away && mv /usr/bin/python3* /root/away/",
+            "mv /root/away/* /usr/bin/ && rmdir /root/away",
             "ython",
         ),
         (
