@@ -128,22 +128,18 @@ def _render(value: Any, context: dict[str, Any]) -> Any:
     return value
 
 
-def module_version(recipe: str) -> str:
-    """Return the version of the module that a recipe is about, without its v: the first required one."""
+def module(recipe: str) -> tuple[str, str]:
+    """Return path and version (without its v) of the module that a recipe is about: the first required one."""
     text = (folder() / "recipes" / recipe / "go.mod").read_text()
     found = re.search(r"^require (\S+) v(\S+)$", text, re.MULTILINE)
     if not found:
         raise MirrorError(f"lab/mirror/recipes/{recipe}/go.mod: no line `require MODULE vVERSION` of its own")
-    return found.group(2)
+    return found.group(1), found.group(2)
 
 
-def module_name(recipe: str) -> str:
-    """Return the path of the module that a recipe is about."""
-    text = (folder() / "recipes" / recipe / "go.mod").read_text()
-    found = re.search(r"^require (\S+) v\S+$", text, re.MULTILINE)
-    if not found:
-        raise MirrorError(f"lab/mirror/recipes/{recipe}/go.mod: no line `require MODULE vVERSION` of its own")
-    return found.group(1)
+def module_version(recipe: str) -> str:
+    """Return the version of a recipe's module."""
+    return module(recipe)[1]
 
 
 def load() -> Catalogue:

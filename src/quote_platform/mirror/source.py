@@ -167,7 +167,7 @@ class Source:
 
     def module(self, recipe: str) -> Path:
         """Return the folder of the sources of a recipe's module."""
-        name, version = cat.module_name(recipe), cat.module_version(recipe)
+        name, version = cat.module(recipe)
         folder = cat.folder() / "recipes" / recipe
         out = run(
             [self.go(), "mod", "download", "-json", f"{name}@v{version}"],
