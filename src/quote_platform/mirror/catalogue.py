@@ -129,7 +129,7 @@ def _render(value: Any, context: dict[str, Any]) -> Any:
 
 
 def module(recipe: str) -> tuple[str, str]:
-    """Return path and version (without its v) of the module that a recipe is about: the first required one."""
+    """Return path and version (without v) of the module that a recipe is about: the first required one."""
     text = (folder() / "recipes" / recipe / "go.mod").read_text()
     found = re.search(r"^require (\S+) v(\S+)$", text, re.MULTILINE)
     if not found:
