@@ -9,12 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
 import httpx
+import psutil
 import pytest
 
 from quote_platform import paths
@@ -23,6 +24,16 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME, SUBNET = "e2e", "10.89.43.0/24"
 HOST = "quotes.example.com"
 LOGS = paths.state() / "logs" / "e2e"
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a playbook and its workers, which have sessions of their own, without warning."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGKILL)
+    for child in family:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.wait()
 
 
 @dataclass
@@ -97,7 +108,7 @@ class Lab:
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill(process)
             status = 124
         took = time.monotonic() - started
         self.steps.append((title, took))
@@ -111,9 +122,7 @@ class Lab:
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        # The connections it kept open would outlive it.
+            kill(process)
         print(f"\n{title}: killed after {seconds} s", flush=True)
 
     @contextmanager
