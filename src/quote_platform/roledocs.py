@@ -29,6 +29,15 @@ def defaults(role: Path) -> dict[str, Any]:
     return dict(yaml.safe_load(file.read_text()) or {}) if file.is_file() else {}
 
 
+def options(role: Path) -> dict[str, Any]:
+    """Return the variables of a role, over all its entry points."""
+    return {
+        name: option
+        for entry in specs(role).values()
+        for name, option in (entry.get("options") or {}).items()
+    }
+
+
 def text_of(value: Any) -> str:
     """Return a description as one paragraph."""
     return " ".join(str(part).strip() for part in (value if isinstance(value, list) else [value]))
@@ -66,11 +75,8 @@ def readme(role: Path) -> str:
     ]
     lines += ["## Entry points", "", "| tasks_from | what |", "|---|---|"]
     lines += [f"| `{name}` | {entry['short_description']} |" for name, entry in entries.items()]
-    options = {
-        name: option for entry in entries.values() for name, option in (entry.get("options") or {}).items()
-    }
     lines += ["", "## Variables", ""]
-    for name, option in options.items():
+    for name, option in options(role).items():
         lines += variable(name, option, known)
     lines += [
         "",

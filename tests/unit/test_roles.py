@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -13,14 +12,6 @@ ROOT = Path(__file__).resolve().parents[2]
 ROLES = roledocs.roles()
 # Judging the inventory's shape is its purpose.
 MAY_NAME_GROUPS = {"validate"}
-
-
-def options(role: Path) -> dict[str, Any]:
-    return {
-        name: option
-        for entry in roledocs.specs(role).values()
-        for name, option in (entry.get("options") or {}).items()
-    }
 
 
 def tasks(role: Path) -> dict[Path, str]:
@@ -38,7 +29,7 @@ def test_there_are_roles() -> None:
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_defaults_are_specified(role: Path) -> None:
-    spec, known = options(role), roledocs.defaults(role)
+    spec, known = roledocs.options(role), roledocs.defaults(role)
     assert set(known) <= set(spec), f"in defaults, not in the spec: {set(known) - set(spec)}"
     required = {name for name, option in spec.items() if option.get("required")}
     assert not required & set(known), "required, and yet with a default"
@@ -75,5 +66,5 @@ def test_tasks_keep_the_rules(role: Path) -> None:
 
 def test_every_pin_of_an_image_belongs_to_a_role() -> None:
     pins = yaml.safe_load((ROOT / "group_vars/all/versions.yml").read_text())
-    known = {name for role in ROLES for name in options(role)}
+    known = {name for role in ROLES for name in roledocs.options(role)}
     assert set(pins) - known == {"verify_image"}

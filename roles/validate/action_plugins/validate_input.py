@@ -271,16 +271,17 @@ class ActionModule(ActionBase):
             wrong += overridden(Path(inventory), roles.parent)
         schedulable = bool(hosts) and bool(hostvars[hosts[0]].get("control_plane_schedulable", False))
         wrong += shape(groups, addresses, schedulable)
+        known = {name for options in specs.values() for name in options}
+        defaults = self._defaults(roles, ("postgres", "quote_app"))
         for host in hosts:
             raw = hostvars.raw_get(host)
             wrong += misspelt(set(raw), specs)
             context = raw | {"hostvars": hostvars, "groups": groups, "inventory_hostname": host}
-            given = self._values(context, {name for options in specs.values() for name in options} & set(raw))
+            given = self._values(context, known & set(raw))
             for role, options in specs.items():
                 if role not in {unused, "component", "node_files"}:
                     wrong += types(role, options, given)
             wrong += versions(given)
-            defaults = self._defaults(roles, ("postgres", "quote_app"))
             wrong += choices(
                 defaults | given, groups.get("control_plane", []), addresses, workers + (schedulable and 1)
             )

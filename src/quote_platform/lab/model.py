@@ -66,24 +66,21 @@ class Lab(BaseModel):
     @property
     def nodes(self) -> list[Node]:
         """Return the machines that become the cluster."""
-        masters = [
-            Node(
-                name=f"{self.name}-master-{number}",
-                role="master",
-                address=self.address(10 + number),
-                cpus=self.control_plane_cpus,
-                memory=self.control_plane_memory,
-            )
-            for number in range(1, self.control_planes + 1)
+        return [
+            *self._machines(
+                "master", self.control_planes, 10, self.control_plane_cpus, self.control_plane_memory
+            ),
+            *self._machines("worker", self.workers, 20, self.worker_cpus, self.worker_memory),
         ]
-        workers = [
+
+    def _machines(self, role: Role, count: int, first: int, cpus: float, memory: str) -> list[Node]:
+        return [
             Node(
-                name=f"{self.name}-worker-{number}",
-                role="worker",
-                address=self.address(20 + number),
-                cpus=self.worker_cpus,
-                memory=self.worker_memory,
+                name=f"{self.name}-{role}-{number}",
+                role=role,
+                address=self.address(first + number),
+                cpus=cpus,
+                memory=memory,
             )
-            for number in range(1, self.workers + 1)
+            for number in range(1, count + 1)
         ]
-        return masters + workers

@@ -231,12 +231,7 @@ def verify() -> list[str]:
         if not publish.is_signed(repository):
             wrong.append(f"repository {repository.path}: its signature is older than its packages")
         index = next(publish.apt_folder(repository).rglob("Packages"), None)
-        for stanza in index.read_text().split("\n\n") if index else []:
-            fields = dict(
-                line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " "
-            )
-            if not fields:
-                continue
+        for fields in publish.stanzas(index.read_text()) if index else []:
             file = publish.apt_folder(repository) / fields["Filename"]
             if not file.is_file() or publish.sha256(file) != fields["SHA256"]:
                 wrong.append(f"package {fields['Package']}: {file.name} is not the one that the index signs")

@@ -31,6 +31,14 @@ def sha256(path: Path) -> str:
 # --- apt ------------------------------------------------------------------------------------------------
 
 
+def stanzas(index: str) -> Iterator[dict[str, str]]:
+    """Yield the one-line fields of each package in an index."""
+    for stanza in index.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")
+        if fields:
+            yield fields
+
+
 def apt_folder(repository: cat.Repository) -> Path:
     """Return the folder that a repository's URL shows."""
     return root() / "www" / "apt" / repository.path

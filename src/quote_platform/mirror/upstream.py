@@ -11,6 +11,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from quote_platform.mirror import catalogue as cat
+from quote_platform.mirror.publish import stanzas
 from quote_platform.mirror.source import run
 from quote_platform.mirror.storage import MirrorError, RefusedError
 
@@ -72,8 +73,7 @@ def package(repository: cat.Repository, name: str, version: str) -> tuple[str, b
         raise RefusedError(
             f"{release_base}{index}: its checksum is not the one that InRelease signs: refused"
         )
-    for stanza in gzip.decompress(packed).decode().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")
+    for fields in stanzas(gzip.decompress(packed).decode()):
         if (
             fields.get("Package") == name
             and fields.get("Version") == version

@@ -60,7 +60,7 @@ def run(  # noqa: PLR0917 (options, not positions)
 ) -> None:
     """Use the functions of a running platform from outside and report on each."""
     missing = {entry["name"]: entry["reason"] for entry in json.loads(unavailable)}
-    target = Target(str(kubeconfig), version, host, address, image, unavailable=missing)
+    target = Target(str(kubeconfig), version, host, address, image)
     result = Report(cluster=cluster)
     lanes = [[check for check in lane if not only or check[0] in only] for lane in LANES]
     try:

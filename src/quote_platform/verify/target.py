@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,7 +38,6 @@ class Target:
     addresses: list[str]
     image: str
     namespace: str = "quote-lab"
-    unavailable: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.api = config.new_client_from_config(self.kubeconfig)
