@@ -1,32 +1,21 @@
 """A component: fetched by checksum, merged, applied in an order that works, and changes named exactly."""
 
 import hashlib
-import importlib.util
 import io
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from kubernetes.client import ApiException
+from role_modules import load
 
-MODULE = Path(__file__).parents[2] / "roles/component/library/apply_component.py"
 URL = "https://raw.example.com/project/v1/all.yaml"
 TEXT = b"kind: ConfigMap\nmetadata: {name: a}\n"
 SHA = hashlib.sha256(TEXT).hexdigest()
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("apply_component", MODULE)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-component = load()
+component = load("component", "library", "apply_component")
 
 
 class Upstream:

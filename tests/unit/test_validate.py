@@ -1,15 +1,14 @@
 """Wrong input is refused with its exact message, before any node is contacted; right input passes."""
 
-import importlib.util
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
+from role_modules import load
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests/fixtures/invalid.yml").read_text())
@@ -94,15 +93,6 @@ def test_right_input_passes(name: str, tmp_path: Path) -> None:
 # --- nodes ----------------------------------------------------------------------------------------------
 
 
-def plugin(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "roles/validate/action_plugins" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 BOUNDS: dict[str, Any] = {
     "supported": {"Ubuntu": ["22.04", "24.04"], "Debian": ["12"]},
     "architectures": ["x86_64"],
@@ -145,12 +135,12 @@ PROBE: dict[str, Any] = {"time": 1000.0, "asked": 1001.0, "disk_gb": 50, "away":
 )
 def test_a_node_is_judged(facts: dict[str, Any], probe: dict[str, Any], wrong: list[str]) -> None:
     assert (
-        plugin("validate_nodes").judge("w", {"ansible_facts": FACTS | facts}, PROBE | probe, BOUNDS) == wrong
+        load("validate", "action_plugins", "validate_nodes").judge("w", {"ansible_facts": FACTS | facts}, PROBE | probe, BOUNDS) == wrong
     )
 
 
 def test_a_node_that_does_not_answer_is_named() -> None:
-    judge_node = plugin("validate_nodes").judge
+    judge_node = load("validate", "action_plugins", "validate_nodes").judge
     (down,) = judge_node("w", {"unreachable": True, "msg": "Connection timed out"}, {}, BOUNDS)
     assert down == "w: cannot be reached over SSH: Connection timed out; try `ssh w`, then run again"
     (bare,) = judge_node("w", {"failed": True, "module_stderr": "/bin/sh: 1: python3: not found"}, {}, BOUNDS)
@@ -158,7 +148,7 @@ def test_a_node_that_does_not_answer_is_named() -> None:
 
 
 def test_copies_of_one_machine_are_named() -> None:
-    assert plugin("validate_nodes").twins({"a": {"machine_id": "1"}, "b": {"machine_id": "2"}}) == []
-    assert plugin("validate_nodes").twins({"a": {"machine_id": "1"}, "b": {"machine_id": "1"}}) == [
+    assert load("validate", "action_plugins", "validate_nodes").twins({"a": {"machine_id": "1"}, "b": {"machine_id": "2"}}) == []
+    assert load("validate", "action_plugins", "validate_nodes").twins({"a": {"machine_id": "1"}, "b": {"machine_id": "1"}}) == [
         "b: has the machine-id of a; run systemd-machine-id-setup on it"
     ]

@@ -9,6 +9,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -189,6 +190,8 @@ class Server:
         self.dry_run = dry_run
         self.deadline = time.monotonic() + timeout
         self.client: Any = None
+        # The client's table of kinds is not made for several threads: one that clears it robs another.
+        self.discovery = Lock()
         if dry_run and not Path(kubeconfig).is_file():
             return  # nothing is there yet: all of it would be created
         try:
@@ -216,11 +219,13 @@ class Server:
                 if not self._passing(error) or time.monotonic() > self.deadline:
                     raise Refused(f"{title(document)}: {self._reason(error)}") from error
                 if isinstance(error, ResourceNotFoundError):
-                    self.client.resources.invalidate_cache()
+                    with self.discovery:
+                        self.client.resources.invalidate_cache()
                 time.sleep(1)
 
     def _apply(self, document: Document, namespace: str) -> tuple[Document, Document] | None:
-        resource = self.client.resources.get(api_version=document["apiVersion"], kind=document["kind"])
+        with self.discovery:
+            resource = self.client.resources.get(api_version=document["apiVersion"], kind=document["kind"])
         if resource.namespaced:
             document["metadata"].setdefault("namespace", namespace or "default")
         name, space = document["metadata"]["name"], document["metadata"].get("namespace")

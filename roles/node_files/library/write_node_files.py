@@ -18,7 +18,8 @@ description:
   - A copy task per file costs several round trips each; this costs one for all of them.
 options:
   files:
-    description: The files, each with path, content and mode.
+    description: The files, each with path, content and mode; C(applied) names a file that is made anew when
+      whoever reads this one starts, so that a file younger than it still waits for its handlers.
     type: list
     elements: dict
     required: true
@@ -36,6 +37,14 @@ def state(path: Path) -> tuple[str | None, str]:
         return path.read_text(errors="replace"), attributes
     except FileNotFoundError:
         return None, "missing"
+
+
+def waits(path: Path, applied: str | None) -> bool:
+    """Tell whether a file was written and its handlers never ran: a run may be killed between the two."""
+    try:
+        return bool(applied) and path.stat().st_mtime > Path(applied or "").stat().st_mtime
+    except FileNotFoundError:  # nobody has read it yet, so it is there in time
+        return False
 
 
 def write(path: Path, content: str, mode: str) -> None:
@@ -60,6 +69,7 @@ def main() -> None:
         "content": {"type": "str", "required": True},
         "mode": {"type": "str", "default": "0644"},
         "notify": {"type": "list", "elements": "str", "default": []},
+        "applied": {"type": "path"},
     }
     module = AnsibleModule(
         argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": file_spec}},
@@ -71,6 +81,8 @@ def main() -> None:
         path, wanted = Path(file["path"]), f"{int(file['mode'], 8):04o} 0:0"
         content, attributes = state(path)
         if content == file["content"] and attributes == wanted:
+            if waits(path, file["applied"]):
+                differing.append({"path": file["path"], "notify": file["notify"]})
             continue
         differing.append({"path": file["path"], "notify": file["notify"]})
         diffs.append(

@@ -129,7 +129,7 @@ def _start(lab: Lab, node: Node, image_name: str) -> None:
         case None:
             pass
         case _:  # half made
-            podman.run("rm", "--force", "--volumes", "--time", "0", node.name)
+            _remove(node.name)
     home = state(lab.name)
     mounts = [
         f"{home / f'host-{node.name}'}:/etc/ssh/ssh_host_ed25519_key:ro",
@@ -212,6 +212,19 @@ def switch_on(lab: Lab, node: Node) -> None:
     _wait(lab, node)
 
 
+def _remove(container: str) -> None:
+    """Remove a node; on a busy machine its processes may take longer to die than podman waits."""
+    command = ("rm", "--force", "--volumes", "--time", "0", container)
+    for _ in range(3):
+        try:
+            podman.run(*command)
+        except LabError:
+            time.sleep(5)
+        else:
+            return
+    podman.run(*command)
+
+
 def down(name: str) -> None:
     """Remove a lab, also half a one: containers, disks, network, keys, inventory, its cluster's secrets."""
     with _alone(name):
@@ -221,8 +234,7 @@ def down(name: str) -> None:
             bool(there) or state(name).exists() or (inventory.folder(name) / "hosts.yml").exists()
         )
         with ThreadPoolExecutor() as pool:
-            remove = ("rm", "--force", "--volumes", "--time", "0")
-            list(pool.map(lambda container: podman.run(*remove, container), there))
+            list(pool.map(_remove, there))
         for network in podman.rows("network", "ls", "--filter", f"label={podman.LABEL}={name}"):
             podman.run("network", "rm", "--force", network["name"])
         if ours:
