@@ -18,6 +18,8 @@ HOSTS = {
 }
 SECONDS = 10
 
+nodes = load("validate", "action_plugins", "validate_nodes")
+
 
 def inventory(folder: Path, case: dict[str, Any]) -> Path:
     hosts = case.get("hosts", HOSTS)
@@ -134,13 +136,11 @@ PROBE: dict[str, Any] = {"time": 1000.0, "asked": 1001.0, "disk_gb": 50, "away":
     ],
 )
 def test_a_node_is_judged(facts: dict[str, Any], probe: dict[str, Any], wrong: list[str]) -> None:
-    assert (
-        load("validate", "action_plugins", "validate_nodes").judge("w", {"ansible_facts": FACTS | facts}, PROBE | probe, BOUNDS) == wrong
-    )
+    assert nodes.judge("w", {"ansible_facts": FACTS | facts}, PROBE | probe, BOUNDS) == wrong
 
 
 def test_a_node_that_does_not_answer_is_named() -> None:
-    judge_node = load("validate", "action_plugins", "validate_nodes").judge
+    judge_node = nodes.judge
     (down,) = judge_node("w", {"unreachable": True, "msg": "Connection timed out"}, {}, BOUNDS)
     assert down == "w: cannot be reached over SSH: Connection timed out; try `ssh w`, then run again"
     (bare,) = judge_node("w", {"failed": True, "module_stderr": "/bin/sh: 1: python3: not found"}, {}, BOUNDS)
@@ -148,7 +148,7 @@ def test_a_node_that_does_not_answer_is_named() -> None:
 
 
 def test_copies_of_one_machine_are_named() -> None:
-    assert load("validate", "action_plugins", "validate_nodes").twins({"a": {"machine_id": "1"}, "b": {"machine_id": "2"}}) == []
-    assert load("validate", "action_plugins", "validate_nodes").twins({"a": {"machine_id": "1"}, "b": {"machine_id": "1"}}) == [
+    assert nodes.twins({"a": {"machine_id": "1"}, "b": {"machine_id": "2"}}) == []
+    assert nodes.twins({"a": {"machine_id": "1"}, "b": {"machine_id": "1"}}) == [
         "b: has the machine-id of a; run systemd-machine-id-setup on it"
     ]
