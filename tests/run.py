@@ -32,13 +32,22 @@ LAYERS = ("lint", "unit", "molecule", "e2e")
 # Two lanes run side by side: roles of a node on fresh nodes, the others on one shared cluster, in an order in
 # which each finds what it builds on. A unit test holds this list against molecule/ and roles/.
 MOLECULE_LANES = {
-    "nodes": ("node_files", "host_baseline", "container_runtime", "kubernetes_packages", "control_plane"),
+    "nodes": (
+        "node_files",
+        "node_certificate",
+        "versitygw",
+        "host_baseline",
+        "container_runtime",
+        "kubernetes_packages",
+        "control_plane",
+    ),
     "cluster": (
         "default",
         "validate",
         "pod_network",
         "worker",
         "component",
+        "object_store",
         "storage",
         "metrics_server",
         "ingress_nginx",

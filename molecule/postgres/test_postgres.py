@@ -1,4 +1,4 @@
-"""What is written on the primary is read on a replica, which refuses to write."""
+"""What is written on the primary is read on a replica, which refuses to write, and reaches the archive."""
 
 import pytest
 
@@ -60,3 +60,22 @@ def test_the_application_has_its_own_account(cluster, instances):
     assert (
         sql(cluster, instances["primary"][0], "select rolsuper from pg_roles where rolname = 'quotes'") == "f"
     )
+
+
+def test_what_is_written_reaches_the_archive(cluster, instances, eventually):
+    primary = instances["primary"][0]
+    segment = sql(cluster, primary, "select pg_walfile_name(pg_switch_wal())")
+
+    def archived():
+        assert sql(cluster, primary, "select last_archived_wal from pg_stat_archiver") >= segment
+
+    eventually(archived, 60)
+
+
+def test_a_base_backup_comes_to_an_end(cluster, eventually):
+    def completed():
+        backups = cluster.get(f"backups.postgresql.cnpg.io --namespace={NAMESPACE}")["items"]
+        phases = [item.get("status", {}).get("phase") for item in backups]
+        assert "completed" in phases, phases
+
+    eventually(completed, 120)

@@ -51,7 +51,7 @@ class Needs:
         if running:
             return cls(memory=0, disk=2 * GIB)
         filled = (paths.cache() / "mirror" / "www").is_dir()
-        nodes = lab.control_planes + lab.workers
+        nodes = len(lab.nodes)
         return cls(
             memory=(1 + nodes * 3 // 2) * GIB,
             disk=(10 if filled else 30) * GIB,

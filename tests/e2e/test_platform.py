@@ -66,6 +66,7 @@ def test_every_function_works_from_outside(lab):
         "node figures",
         "TLS",
         "row on replicas",
+        "archive",
         "rolling update",
     }
 

@@ -35,6 +35,7 @@ def test_nodes_have_the_names_and_addresses_of_the_contract() -> None:
         "ci-worker-1": "10.89.43.21",
         "ci-worker-2": "10.89.43.22",
         "ci-worker-3": "10.89.43.23",
+        "ci-store-1": "10.89.43.111",
     }
 
 

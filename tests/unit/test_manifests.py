@@ -19,12 +19,13 @@ TEMPLATES = [
     "pod_network/templates/kube-router.yaml.j2",
     "storage/templates/storage-class.yaml.j2",
     "postgres/templates/cluster.yaml.j2",
+    "postgres/templates/backup.yaml.j2",
     "traefik/templates/traefik.yaml.j2",
     "ingress_nginx/templates/ingress-nginx.yaml.j2",
     "quote_app/templates/quote-app.yaml.j2",
 ]
 # Kinds that an operator brings; the live API server judges them.
-FOREIGN = {"postgresql.cnpg.io", "traefik.io"}
+FOREIGN = {"postgresql.cnpg.io", "barmancloud.cnpg.io", "traefik.io"}
 
 
 @cache

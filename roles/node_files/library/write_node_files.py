@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import stat
 import tempfile
@@ -47,7 +48,7 @@ def waits(path: Path, applied: str | None) -> bool:
         return False
 
 
-def write(path: Path, content: str, mode: str) -> None:
+def write(path: Path, content: str, mode: str, gid: int) -> None:
     """Put the file in place in one step: a run that is killed leaves the old one, never half of it."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -55,7 +56,7 @@ def write(path: Path, content: str, mode: str) -> None:
         with os.fdopen(handle, "w") as file:
             file.write(content)
             os.fchmod(file.fileno(), int(mode, 8))
-            os.fchown(file.fileno(), 0, 0)
+            os.fchown(file.fileno(), 0, gid)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -68,6 +69,7 @@ def main() -> None:
         "path": {"type": "path", "required": True},
         "content": {"type": "str", "required": True},
         "mode": {"type": "str", "default": "0644"},
+        "group": {"type": "str", "default": "root"},
         "notify": {"type": "list", "elements": "str", "default": []},
         "applied": {"type": "path"},
     }
@@ -78,7 +80,13 @@ def main() -> None:
     os.umask(0o022)
     differing, diffs = [], []
     for file in module.params["files"]:
-        path, wanted = Path(file["path"]), f"{int(file['mode'], 8):04o} 0:0"
+        try:
+            gid = grp.getgrnam(file["group"]).gr_gid
+        except KeyError:
+            gid = -1
+            if not module.check_mode:
+                module.fail_json(msg=f"{file['path']}: the node has no group {file['group']}")
+        path, wanted = Path(file["path"]), f"{int(file['mode'], 8):04o} 0:{gid}"
         content, attributes = state(path)
         if content == file["content"] and attributes == wanted:
             if waits(path, file["applied"]):
@@ -95,7 +103,7 @@ def main() -> None:
         )
         if not module.check_mode:
             try:
-                write(path, file["content"], file["mode"])
+                write(path, file["content"], file["mode"], gid)
             except OSError as error:
                 module.fail_json(msg=f"{path} cannot be written: {error}")
     module.exit_json(changed=bool(differing), differing=differing, diff=diffs)

@@ -94,7 +94,9 @@ def shape(groups: dict[str, list[str]], addresses: dict[str, Any], allow_no_work
     for host in sorted(set(masters) & set(workers)):
         wrong.append(f"{host}: is in control_plane and in workers; a host has one role")
     seen: dict[str, str] = {}
-    for host in dict.fromkeys([*masters, *workers, *groups.get("vault", [])]):
+    for host in dict.fromkeys(
+        [*masters, *workers, *groups.get("object_store", []), *groups.get("vault", [])]
+    ):
         if not NAME.match(host):
             wrong.append(f"{host}: not a node's name; allowed are up to 63 of a-z, 0-9 and - (RFC 1123)")
         address = str(addresses.get(host) or "")
@@ -181,6 +183,8 @@ def choices(given: Variables, masters: list[str], addresses: dict[str, Any], wor
         "container_runtime_repository",
         "image_registry_base_url",
         "manifest_base_url",
+        "versitygw_repository",
+        "object_store_endpoint",
     ):
         value = given.get(name)
         if value and not re.match(r"^https?://[^/\s]+", str(value)):
@@ -213,6 +217,7 @@ def choices(given: Variables, masters: list[str], addresses: dict[str, Any], wor
         wrong.append(
             f"ingress_controller: {controller} cannot be had here ({missing[controller]}); choose another"
         )
+    wrong += accounts(given)
     instances, replicas = given.get("postgres_instances"), given.get("postgres_synchronous_replicas")
     if isinstance(instances, int):
         if isinstance(replicas, int) and not 0 <= replicas < instances:
@@ -227,6 +232,22 @@ def choices(given: Variables, masters: list[str], addresses: dict[str, Any], wor
     replicas = given.get("quote_app_replicas")
     if isinstance(replicas, int) and replicas < 1:
         wrong.append(f"quote_app_replicas: {replicas}; allowed is 1 or more")
+    return wrong
+
+
+def accounts(given: Variables) -> list[str]:
+    """Return which accounts of the object store lack something."""
+    wrong = []
+    for purpose, account in (given.get("object_store_accounts") or {}).items():
+        known = account if isinstance(account, dict) else {}
+        # The keys of a store of our own are generated later.
+        missing = {"bucket", "access_key", "secret_key"} - {
+            k for k, v in known.items() if v or k == "secret_key"
+        }
+        for name in sorted(missing):
+            wrong.append(
+                f"object_store_accounts: {purpose} has no {name}; bucket, access_key, secret_key are needed"
+            )
     return wrong
 
 
@@ -262,7 +283,8 @@ class ActionModule(ActionBase):
             str(variables.get("ingress_controller"))
         )
         hosts = list(dict.fromkeys(groups.get("control_plane", []) + groups.get("workers", [])))
-        addresses = {host: hostvars[host].get("ansible_host") for host in hosts}
+        machines = [*hosts, *groups.get("object_store", [])]
+        addresses = {host: hostvars[host].get("ansible_host") for host in machines}
         workers = len(groups.get("workers", []))
 
         wrong: list[str] = []

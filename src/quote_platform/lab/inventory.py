@@ -53,9 +53,10 @@ def write(lab: Lab, state: Path) -> Path:
         "-o StrictHostKeyChecking=yes -o IdentitiesOnly=yes",
     }
     kube_nodes = {"children": {"control_plane": group("master"), "workers": group("worker")}}
+    groups = {"kube_nodes": kube_nodes, "object_store": group("store")}
     _dump(
         target / "hosts.yml",
-        {"all": {"children": {"platform": {"children": {"kube_nodes": kube_nodes}, "vars": connection}}}},
+        {"all": {"children": {"platform": {"children": groups, "vars": connection}}}},
     )
 
     lacking = [{"name": entry.name, "reason": entry.reason} for entry in unavailable()]
@@ -64,6 +65,7 @@ def write(lab: Lab, state: Path) -> Path:
         "cluster_name": lab.name,
         "kubernetes_packages_repository": f"{base}/apt/kubernetes/",
         "container_runtime_repository": f"{base}/apt/docker/linux/debian",
+        "versitygw_repository": f"{base}/apt/versitygw/",
         "image_registry_base_url": f"{base}:5000",
         "manifest_base_url": f"{base}/manifests",
         "components_unavailable": lacking,

@@ -22,6 +22,7 @@ DISKS = [
     "/var/lib/kubelet",
     "/var/lib/etcd",
     "/opt/local-path-provisioner",
+    "/var/lib/versitygw",
     "/var/log",
 ]
 SECONDS_TO_BOOT = 90

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Role = Literal["master", "worker", "mirror"]
+Role = Literal["master", "worker", "store", "mirror"]
 
 
 class Node(BaseModel):
@@ -29,6 +29,7 @@ class Lab(BaseModel):
     subnet: str = "10.89.42.0/24"
     control_planes: Annotated[int, Field(ge=1, le=9)] = 1
     workers: Annotated[int, Field(ge=0, le=50)] = 3
+    stores: Annotated[int, Field(ge=0, le=1)] = 1
     control_plane_cpus: Annotated[float, Field(gt=0)] = 2
     control_plane_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "4g"
     worker_cpus: Annotated[float, Field(gt=0)] = 4
@@ -65,12 +66,13 @@ class Lab(BaseModel):
 
     @property
     def nodes(self) -> list[Node]:
-        """Return the machines that become the cluster."""
+        """Return the machines that become the platform."""
         return [
             *self._machines(
                 "master", self.control_planes, 10, self.control_plane_cpus, self.control_plane_memory
             ),
             *self._machines("worker", self.workers, 20, self.worker_cpus, self.worker_memory),
+            *self._machines("store", self.stores, 110, 1, "1g"),
         ]
 
     def _machines(self, role: Role, count: int, first: int, cpus: float, memory: str) -> list[Node]:

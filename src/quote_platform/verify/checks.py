@@ -199,6 +199,47 @@ def _certificate(target: Target, address: str, maximum: ssl.TLSVersion | None = 
         return secured.getpeercert(binary_form=True) or b""
 
 
+def _instances(target: Target) -> tuple[str, list[str]]:
+    """Return the pods of PostgreSQL: the primary and its replicas."""
+    pods = target.core.list_namespaced_pod(target.namespace, label_selector="cnpg.io/instanceRole").items
+    roles = {pod.metadata.name: pod.metadata.labels["cnpg.io/instanceRole"] for pod in pods}
+    primaries = [name for name, role in roles.items() if role == "primary"]
+    if len(primaries) != 1:
+        raise Failed(f"{len(primaries)} primaries", f"kubectl get pods --namespace {target.namespace}")
+    return primaries[0], [name for name, role in roles.items() if role == "replica"]
+
+
+def _sql(target: Target, pod: str, statement: str) -> str:
+    command = [
+        "psql",
+        "--no-psqlrc",
+        "--tuples-only",
+        "--no-align",
+        "--dbname=quotes",
+        "--command",
+        statement,
+    ]
+    return target.execute(pod, *command, namespace=target.namespace, container="postgres").strip()
+
+
+def archive(target: Target) -> str:
+    """The log segment that is being written reaches the object store when it is closed."""
+    primary, _ = _instances(target)
+    spec = client.CustomObjectsApi(target.api).get_namespaced_custom_object(
+        "postgresql.cnpg.io", "v1", target.namespace, "clusters", "postgres"
+    )["spec"]
+    if not spec.get("plugins"):
+        raise NotRun("backups are switched off (backups_enabled)")
+    segment = _sql(target, primary, "select pg_walfile_name(pg_switch_wal())")
+    wait(
+        lambda: _sql(target, primary, "select last_archived_wal from pg_stat_archiver") >= segment,
+        60,
+        lambda: f"segment {segment} does not reach the object store",
+        f"kubectl logs --namespace {target.namespace} {primary} --container plugin-barman-cloud",
+    )
+    return f"segment {segment} lies in the object store"
+
+
 def row_on_replicas(target: Target) -> str:
     """A quote that is added through the public API is read from every replica of PostgreSQL."""
     word = f"verify {uuid.uuid4().hex}"
@@ -208,34 +249,17 @@ def row_on_replicas(target: Target) -> str:
             logs = f"kubectl logs --namespace {target.namespace} deployment/quote-app"
             raise Failed(f"adding a quote answers {answer.status_code}: {answer.text[:200]}", logs)
         number = int(answer.json()["id"])
-    pods = target.core.list_namespaced_pod(target.namespace, label_selector="cnpg.io/instanceRole").items
-    replicas = [p.metadata.name for p in pods if p.metadata.labels["cnpg.io/instanceRole"] == "replica"]
-    primaries = [p.metadata.name for p in pods if p.metadata.labels["cnpg.io/instanceRole"] == "primary"]
-    if not replicas or len(primaries) != 1:
-        raise Failed(
-            f"{len(primaries)} primary, {len(replicas)} replicas", f"kubectl get pods -n {target.namespace}"
-        )
-
-    def sql(pod: str, statement: str) -> str:
-        command = [
-            "psql",
-            "--no-psqlrc",
-            "--tuples-only",
-            "--no-align",
-            "--dbname=quotes",
-            "--command",
-            statement,
-        ]
-        return target.execute(pod, *command, namespace=target.namespace, container="postgres").strip()
-
+    primary, replicas = _instances(target)
+    if not replicas:
+        raise Failed("there is no replica", f"kubectl get pods --namespace {target.namespace}")
     for replica in replicas:
         wait(
-            lambda pod=replica: sql(pod, f"select text from quotes where id = {number}") == word,  # type: ignore[misc] # noqa: S608
+            lambda pod=replica: _sql(target, pod, f"select text from quotes where id = {number}") == word,  # type: ignore[misc] # noqa: S608
             20,
             lambda pod=replica: f"{pod} does not have the row",  # type: ignore[misc]
             f"kubectl logs --namespace {target.namespace} {replica}",
         )
-    sql(primaries[0], f"delete from quotes where id = {number}")  # noqa: S608 (a number of our own)
+    _sql(target, primary, f"delete from quotes where id = {number}")  # noqa: S608 (a number of our own)
     return f"row {number} on {', '.join(replicas)}"
 
 
@@ -340,6 +364,7 @@ LANES: list[list[tuple[str, CheckFunction]]] = [
     [
         ("TLS", tls),
         ("row on replicas", row_on_replicas),
+        ("archive", archive),
         ("rolling update", rolling_update),
         ("rate limit", rate_limit),
     ],

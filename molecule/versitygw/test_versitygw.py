@@ -1,0 +1,78 @@
+"""S3 over TLS: each account has its bucket and sees no other; objects outlive a restart; nothing is open."""
+
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+from botocore.config import Config
+from botocore.exceptions import ClientError, SSLError
+
+
+@pytest.fixture(scope="module")
+def secrets(inventory):
+    option = next(one for one in inventory.arguments if "cluster_secrets_dir=" in one)
+    return Path(option.split("cluster_secrets_dir=")[1])
+
+
+@pytest.fixture(scope="module")
+def s3(variables, secrets):
+    keys = yaml.safe_load((secrets / "object-store.yml").read_text())
+
+    def client(account, secret=None, authority=None):
+        return boto3.client(
+            "s3",
+            endpoint_url=f"https://{variables['ansible_host']}:7070",
+            region_name="us-east-1",
+            aws_access_key_id=account,
+            aws_secret_access_key=secret or keys[account],
+            verify=authority or str(secrets / "certificates/authority.crt"),
+            config=Config(retries={"total_max_attempts": 1}, request_checksum_calculation="when_required"),
+        )
+
+    return client
+
+
+def denied(call, **arguments):
+    with pytest.raises(ClientError) as error:
+        call(**arguments)
+    return error.value.response["Error"]["Code"]
+
+
+def test_an_account_uses_its_bucket_and_no_other(s3):
+    mine, other = s3("postgres"), s3("snapshots")
+    mine.create_bucket(Bucket="mine")
+    mine.put_object(Bucket="mine", Key="a/b", Body=b"kept")
+    assert mine.get_object(Bucket="mine", Key="a/b")["Body"].read() == b"kept"
+    assert denied(other.get_object, Bucket="mine", Key="a/b") == "AccessDenied"
+    assert denied(other.put_object, Bucket="mine", Key="a/c", Body=b"") == "AccessDenied"
+    assert denied(other.delete_object, Bucket="mine", Key="a/b") == "AccessDenied"
+
+
+def test_wrong_keys_and_authorities_are_refused(s3):
+    assert denied(s3("postgres", "wrong" * 8).list_buckets) == "SignatureDoesNotMatch"
+    assert denied(s3("nobody", "wrong" * 8).list_buckets) == "InvalidAccessKeyId"
+    with pytest.raises(SSLError):
+        s3("postgres", authority="/etc/ssl/certs/ca-certificates.crt").list_buckets()
+
+
+def test_objects_outlive_a_crash(s3, host, eventually):
+    s3("postgres").put_object(Bucket="mine", Key="durable", Body=b"still here")
+    host.check_output("systemctl kill --signal=KILL versitygw")
+
+    def read():
+        try:
+            body = s3("postgres").get_object(Bucket="mine", Key="durable")["Body"].read()
+        except Exception as error:
+            raise AssertionError(str(error)) from error
+        assert body == b"still here"
+
+    eventually(read, 30)
+
+
+def test_the_service_is_confined_and_its_secrets_are_closed(host):
+    assert host.process.get(comm="versitygw").user == "versitygw"
+    assert "ROOT_SECRET" not in host.check_output("ps axww -o args")
+    assert host.file("/etc/versitygw/root.env").mode == 0o600
+    assert host.file("/etc/versitygw/accounts/users.json").mode == 0o640
+    assert host.run("runuser -u nobody -- ls /var/lib/versitygw/objects").rc != 0

@@ -1,0 +1,170 @@
+"""Issue a certificate on the controller, by an authority that lies there too, and renew it in time."""
+# In one module, since a key, a request, a certificate and a look at its end are a task each otherwise.
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+DOCUMENTATION = """
+module: issue_certificate
+short_description: Issue a certificate on the controller and renew it before it ends
+options:
+  path: {type: path, required: true, description: File of the certificate without .crt; the key lies in .key.}
+  authority: {type: path, description: File of the authority without .crt; made when missing. Empty: itself.}
+  common_name: {type: str, required: true, description: Name of the holder.}
+  names: {type: list, elements: str, description: DNS names and IP addresses of the holder.}
+  days: {type: int, description: Days until it ends.}
+  renew_days: {type: int, description: It is renewed when fewer days are left.}
+author: [Quote Platform]
+"""
+
+AUTHORITY_DAYS = 3650
+Key = ec.EllipticCurvePrivateKey
+Pair = tuple[x509.Certificate, Key]
+
+
+def subject(name: str) -> x509.Name:
+    """Return a distinguished name."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def alternatives(names: list[str]) -> list[x509.GeneralName]:
+    """Return names and addresses as a certificate holds them."""
+    found: list[x509.GeneralName] = []
+    for name in names:
+        try:
+            found.append(x509.IPAddress(ipaddress.ip_address(name)))
+        except ValueError:
+            found.append(x509.DNSName(name))
+    return found
+
+
+def write(path: Path, content: bytes, mode: int) -> None:
+    """Write a file in one step, with its mode from the start."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+    part.replace(path)
+
+
+def load(path: Path) -> Pair | None:
+    """Return certificate and key, if both are there and belong together."""
+    try:
+        certificate = x509.load_pem_x509_certificate(path.with_suffix(".crt").read_bytes())
+        key = serialization.load_pem_private_key(path.with_suffix(".key").read_bytes(), None)
+    except (FileNotFoundError, ValueError):
+        return None
+    return (certificate, key) if certificate.public_key() == key.public_key() else None  # type: ignore[return-value]
+
+
+def sign(
+    name: str, names: list[str], days: int, key: Key, *, issuer: Pair | None, is_ca: bool
+) -> x509.Certificate:
+    """Return a signed certificate; without an issuer it signs itself."""
+    now = datetime.now(UTC)
+    issuer_name, issuer_key = (issuer[0].subject, issuer[1]) if issuer else (subject(name), key)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject(name))
+        .issuer_name(issuer_name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
+        )
+    )
+    if is_ca:
+        usage = dict.fromkeys(
+            (
+                "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+                "key_agreement", "encipher_only", "decipher_only",
+            ),
+            False,
+        )  # fmt: skip
+        builder = builder.add_extension(
+            x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True
+        )
+    else:
+        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives(names)), critical=False)
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+def make(path: Path, name: str, names: list[str], days: int, *, issuer: Pair | None, is_ca: bool) -> Pair:
+    """Make a key and its certificate and write both."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = sign(name, names, days, key, issuer=issuer, is_ca=is_ca)
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    write(path.with_suffix(".key"), private, 0o600)
+    write(path.with_suffix(".crt"), certificate.public_bytes(encoding), 0o644)
+    return certificate, key
+
+
+def reason(given: dict[str, Any], authority: x509.Certificate | None) -> str:
+    """Return why a certificate must be made, or nothing if the one that is there will do."""
+    found = load(Path(given["path"]))
+    if found is None:
+        return "there is none"
+    certificate = found[0]
+    left = certificate.not_valid_after_utc - datetime.now(UTC)
+    if left < timedelta(days=given["renew_days"]):
+        return f"it ends in {left.days} days"
+    held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    if set(held) != set(alternatives(given["names"])) or certificate.subject != subject(given["common_name"]):
+        return "it is for other names"
+    if authority:
+        try:
+            certificate.verify_directly_issued_by(authority)
+        except Exception:  # cryptography names several
+            return "another authority issued it"
+    return ""
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "authority": {"type": "path", "default": ""},
+            "common_name": {"type": "str", "required": True},
+            "names": {"type": "list", "elements": "str", "default": []},
+            "days": {"type": "int", "default": 397},
+            "renew_days": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    path, authority = Path(given["path"]), Path(given["authority"]) if given["authority"] else None
+    issuer = load(authority) if authority else None
+    why = reason(given, issuer[0] if issuer else None)
+    if authority and not issuer:
+        why = "there is no authority yet"
+    if why and not module.check_mode:
+        if authority and not issuer:
+            issuer = make(authority, "Quote Platform authority", [], AUTHORITY_DAYS, issuer=None, is_ca=True)
+        make(path, given["common_name"], given["names"], given["days"], issuer=issuer, is_ca=False)
+    module.exit_json(
+        changed=bool(why), reason=why, diff={"before": "", "after": f"{path}.crt: {why}\n" if why else ""}
+    )
+
+
+if __name__ == "__main__":
+    main()
