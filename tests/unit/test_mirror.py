@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from quote_platform import paths
 from quote_platform.mirror import availability, publish, source, storage, upstream
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror import fill as filling
@@ -108,6 +109,21 @@ def test_a_key_follows_what_the_recipe_says(catalogue: cat.Catalogue, tmp_path: 
     first = cat.digest(tmp_path)
     file.write_text("two")
     assert cat.digest(tmp_path) != first
+
+
+def test_an_image_follows_the_folders_it_holds(
+    catalogue: cat.Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = cat.Image(image="a/b:1", folders={"/opt/thing": "src/thing"})
+    monkeypatch.setattr(paths, "repository", lambda: tmp_path)
+    (tmp_path / "src/thing/__pycache__").mkdir(parents=True)
+    (tmp_path / "src/thing/thing.py").write_text("one")
+    builder = source.Source(catalogue, silent)
+    first = builder.image_key(image)
+    (tmp_path / "src/thing/__pycache__/thing.pyc").write_text("of this machine")
+    assert builder.image_key(image) == first
+    (tmp_path / "src/thing/thing.py").write_text("two")
+    assert builder.image_key(image) != first
 
 
 def test_an_artifact_appears_whole_or_not_at_all(catalogue: cat.Catalogue, cache: Path) -> None:

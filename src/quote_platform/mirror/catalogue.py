@@ -72,6 +72,7 @@ class Image(Entry):
     image: str
     root: str = ""
     files: Files = {}
+    folders: dict[str, str] = {}  # target -> folder of this checkout
     pause: bool = False
     application: str = ""
     entrypoint: list[str] = []
@@ -172,7 +173,7 @@ def digest(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, Path):
             for file in sorted(part.rglob("*")) if part.is_dir() else [part]:
-                if file.is_file() and "node_modules" not in file.parts:
+                if file.is_file() and not {"node_modules", "__pycache__"} & set(file.parts):
                     sha.update(str(file.relative_to(part)).encode() + file.read_bytes())
         elif isinstance(part, BaseModel):
             sha.update(part.model_dump_json().encode())

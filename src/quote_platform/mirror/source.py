@@ -284,6 +284,7 @@ class Source:
             parts.append(self.catalogue.roots[image.root])
         if image.application:
             parts += self._tracked(paths.repository() / image.application)
+        parts += [paths.repository() / folder for folder in image.folders.values()]
         return cat.digest(*parts)
 
     @staticmethod
@@ -305,6 +306,9 @@ class Source:
             if image.pause:
                 self._pause(tree, log)
             self.install(image.files, tree)
+            for target, folder in image.folders.items():
+                ours = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(paths.repository() / folder, tree / target.lstrip("/"), ignore=ours)
             container = run([*buildah, "from", "scratch"], log).strip()
             try:
                 if image.root:

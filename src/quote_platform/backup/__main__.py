@@ -1,0 +1,5 @@
+"""`python3 -m quote_platform.backup`."""
+
+from quote_platform.backup.cli import app
+
+app()
