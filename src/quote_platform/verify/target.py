@@ -136,11 +136,10 @@ class Target:
             f'|| echo "{target} $out"'
             for target in targets
         )
-        lines = [
-            line.split(" ", 1) for line in self.execute(pod, "sh", "-c", script).splitlines() if " " in line
-        ]
-        answers = dict(lines)
-        return {name: answers.get(name, "no answer") for name in targets if answers.get(name) != "ok"}
+        output = self.execute(pod, "sh", "-c", script)
+        answers = dict(line.split(" ", 1) for line in output.splitlines() if " " in line)
+        nothing = f"no answer: {output.strip()[-200:]!r}"
+        return {name: answers.get(name, nothing) for name in targets if answers.get(name) != "ok"}
 
     # --- the application's address ------------------------------------------------------------------
 
