@@ -8,9 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import yaml
 from kubernetes import client, config
 from kubernetes.client import ApiException
 from kubernetes.stream import stream
+from kubernetes.stream.ws_client import ERROR_CHANNEL
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 PROBE_PORT = 8080
 LABEL = "quote-platform.verify"
@@ -22,6 +25,10 @@ class Failed(Exception):
     def __init__(self, text: str, next_command: str = "") -> None:
         super().__init__(text)
         self.next_command = next_command
+
+
+class Unheard(Failed):
+    """A command did not come to run; the next try may."""
 
 
 class NotRun(Exception):
@@ -111,23 +118,36 @@ class Target:
         wait(ready, seconds, lambda: f"pods are not ready: {', '.join(set(names) - set(found))}", missing)
         return found
 
+    # A node's serving certificate may still wait for its approval.
+    @retry(
+        stop=stop_after_delay(60), wait=wait_fixed(2), retry=retry_if_exception_type(Unheard), reraise=True
+    )
     def execute(self, pod: str, *command: str, namespace: str = "", container: str = "main") -> str:
         """Run a command in a pod and return what it prints; errors of the command are printed too."""
         # A stream turns its client into one for web sockets while it lasts, so each has its own.
         own = client.CoreV1Api(config.new_client_from_config(self.kubeconfig))
-        return str(
-            stream(
-                own.connect_get_namespaced_pod_exec,
-                pod,
-                namespace or self.scratch,
-                container=container,
-                command=list(command),
-                stderr=True,
-                stdin=False,
-                stdout=True,
-                tty=False,
-            )
+        session = stream(
+            own.connect_get_namespaced_pod_exec,
+            pod,
+            namespace or self.scratch,
+            container=container,
+            command=list(command),
+            stderr=True,
+            stdin=False,
+            stdout=True,
+            tty=False,
+            _preload_content=False,
         )
+        session.run_forever(timeout=120)
+        # What the API server or the node says when it could not run the command at all.
+        ended = yaml.safe_load(session.read_channel(ERROR_CHANNEL) or "{}")
+        output = str(session.read_all())
+        session.close()
+        if ended.get("status") != "Success" and ended.get("reason") != "NonZeroExitCode":
+            node = self.core.read_namespaced_pod(pod, namespace or self.scratch).spec.node_name
+            why = ended.get("message") or "the connection broke off"
+            raise Unheard(f"{pod} on {node} runs no command: {why}", f"kubectl get csr; journalctl on {node}")
+        return output
 
     def connects(self, pod: str, *targets: str, seconds: int = 3) -> dict[str, str]:
         """Try to reach host:port from a pod; return the error of each that cannot be reached."""
