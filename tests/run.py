@@ -149,7 +149,7 @@ def molecule() -> list[Step]:
 
 def e2e() -> list[Step]:
     """Return the lab end to end."""
-    return [Step("e2e", "lab", ["pytest", "tests/e2e", "-x", "-s"], 40, reports=True)]
+    return [Step("e2e", "lab", ["pytest", "tests/e2e", "-x", "-s"], 50, reports=True)]
 
 
 def mirror(layers: Iterable[str]) -> list[Step]:
