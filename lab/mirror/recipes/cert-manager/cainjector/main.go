@@ -13,6 +13,7 @@ import (
 	"github.com/cert-manager/cert-manager/pkg/client/clientset/versioned/scheme"
 	"github.com/cert-manager/cert-manager/pkg/controller/cainjector"
 	"github.com/cert-manager/cert-manager/pkg/logs"
+	"github.com/cert-manager/cert-manager/pkg/util"
 	"github.com/cert-manager/cert-manager/pkg/util/configfile"
 	core "k8s.io/api/core/v1"
 	extensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -67,7 +68,8 @@ func run(ctx context.Context, file string) error {
 		}
 	}
 	election := read.Config.LeaderElectionConfig
-	manager, err := ctrl.NewManager(rest, ctrl.Options{
+	// What injects signs its changes with this name.
+	manager, err := ctrl.NewManager(util.RestConfigWithUserAgent(rest, "cainjector"), ctrl.Options{
 		Scheme: known,
 		Cache:  cache.Options{ReaderFailOnMissingInformer: true},
 		// Secrets are read when they are asked for, not all of them held.
