@@ -52,6 +52,7 @@ MOLECULE_LANES = {
         "metrics_server",
         "ingress_nginx",
         "traefik",
+        "cert_manager",
         "postgres",
         "quote_app",
     ),

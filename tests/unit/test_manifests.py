@@ -21,11 +21,13 @@ TEMPLATES = [
     "postgres/templates/cluster.yaml.j2",
     "postgres/templates/backup.yaml.j2",
     "traefik/templates/traefik.yaml.j2",
+    "cert_manager/templates/cert-manager.yaml.j2",
+    "cert_manager/templates/issuers.yaml.j2",
     "ingress_nginx/templates/ingress-nginx.yaml.j2",
     "quote_app/templates/quote-app.yaml.j2",
 ]
 # Kinds that an operator brings; the live API server judges them.
-FOREIGN = {"postgresql.cnpg.io", "barmancloud.cnpg.io", "traefik.io"}
+FOREIGN = {"postgresql.cnpg.io", "barmancloud.cnpg.io", "traefik.io", "cert-manager.io"}
 
 
 @cache

@@ -76,6 +76,8 @@ def test_sources_are_of_the_pinned_version() -> None:
         "metrics-server": "metrics_server_image",
         "cloudnative-pg": "postgres_operator_image",
         "traefik": "traefik_image",
+        "cert-manager": "cert_manager_controller_image",
+        "pebble": "acme_image",
     }.items():
         assert versions[name].endswith(cat.module_version(recipe)), name
 

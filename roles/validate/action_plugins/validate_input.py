@@ -175,6 +175,15 @@ def versions(given: Variables) -> list[str]:
     return wrong
 
 
+def unavailable(given: Variables) -> dict[str, str]:
+    """Return the components that cannot be had, and why."""
+    return {
+        str(item.get("name")): str(item.get("reason"))
+        for item in given.get("components_unavailable") or []
+        if isinstance(item, dict)
+    }
+
+
 def choices(given: Variables, masters: list[str], addresses: dict[str, Any], workers: int) -> list[str]:
     """Return which choices contradict one another."""
     wrong = []
@@ -207,11 +216,7 @@ def choices(given: Variables, masters: list[str], addresses: dict[str, Any], wor
         wrong.append(
             f"cluster_dns_domain: {given.get('cluster_dns_domain')!r} is not a DNS name like cluster.local"
         )
-    missing = {
-        item.get("name"): item.get("reason")
-        for item in given.get("components_unavailable") or []
-        if isinstance(item, dict)
-    }
+    missing = unavailable(given)
     controller = given.get("ingress_controller")
     if controller in missing:
         wrong.append(
@@ -232,6 +237,37 @@ def choices(given: Variables, masters: list[str], addresses: dict[str, Any], wor
     replicas = given.get("quote_app_replicas")
     if isinstance(replicas, int) and replicas < 1:
         wrong.append(f"quote_app_replicas: {replicas}; allowed is 1 or more")
+    return wrong
+
+
+def issuers(given: Variables) -> list[str]:
+    """Return what is wrong with how certificates are asked for."""
+    wrong = []
+    issuer, missing = given.get("certificate_issuer"), unavailable(given)
+    if issuer and "cert-manager" in missing:
+        wrong.append(
+            f"certificate_issuer: {issuer} needs cert-manager, which cannot be had here "
+            f"({missing['cert-manager']}); leave it empty"
+        )
+    for name in ("cert_manager_acme_production", "cert_manager_acme_staging"):
+        value = given.get(name)
+        if not re.match(r"^https://[^/\s]+", str(value)):
+            wrong.append(f"{name}: {value!r} is not the URL of an ACME directory; allowed is https://")
+    email = str(given.get("cert_manager_email") or "")
+    if email and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", email):
+        wrong.append(f"cert_manager_email: {email!r} is not an address; allowed is NAME@DOMAIN, or empty")
+    authority = str(given.get("cert_manager_acme_ca") or "")
+    if authority and "-----BEGIN CERTIFICATE-----" not in authority:
+        wrong.append("cert_manager_acme_ca: not a certificate; allowed is PEM text, or empty")
+    if given.get("cert_manager_solver") == "cloudflare" and not given.get("cert_manager_dns_secret"):
+        wrong.append(
+            "cert_manager_dns_secret: empty; cert_manager_solver cloudflare needs the name of a Secret "
+            "with the key api-token"
+        )
+    servers = given.get("cert_manager_nameservers")
+    for server in servers if isinstance(servers, list) else []:
+        if not re.fullmatch(r"\S+:\d+", str(server)):
+            wrong.append(f"cert_manager_nameservers: {server!r} is not HOST:PORT, such as 9.9.9.9:53")
     return wrong
 
 
@@ -294,7 +330,7 @@ class ActionModule(ActionBase):
         schedulable = bool(hosts) and bool(hostvars[hosts[0]].get("control_plane_schedulable", False))
         wrong += shape(groups, addresses, schedulable)
         known = {name for options in specs.values() for name in options}
-        defaults = self._defaults(roles, ("postgres", "quote_app"))
+        defaults = self._defaults(roles, ("postgres", "quote_app", "cert_manager"))
         for host in hosts:
             raw = hostvars.raw_get(host)
             wrong += misspelt(set(raw), specs)
@@ -307,6 +343,7 @@ class ActionModule(ActionBase):
             wrong += choices(
                 defaults | given, groups.get("control_plane", []), addresses, workers + (schedulable and 1)
             )
+            wrong += issuers(defaults | given)
             wrong += networks(given, addresses)
         wrong = list(dict.fromkeys(wrong))
         if wrong:
