@@ -39,6 +39,7 @@ MOLECULE_LANES = {
         "pod_network",
         "worker",
         "component",
+        "snapshots",
         "storage",
         "metrics_server",
         "ingress_nginx",

@@ -22,6 +22,7 @@ TEMPLATES = [
     "traefik/templates/traefik.yaml.j2",
     "ingress_nginx/templates/ingress-nginx.yaml.j2",
     "quote_app/templates/quote-app.yaml.j2",
+    "snapshots/templates/snapshots.yaml.j2",
 ]
 # Kinds that an operator brings; the live API server judges them.
 FOREIGN = {"postgresql.cnpg.io", "traefik.io"}
