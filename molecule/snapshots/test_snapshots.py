@@ -27,8 +27,14 @@ def job(cluster):
         cluster.run(f"--namespace={NAMESPACE} delete job {name}")
 
 
+@pytest.fixture(scope="module")
+def prefix(variables):
+    return f"{variables['cluster_name']}/etcd"
+
+
 def backup(inventory, *words):
     """Call the package as an administrator does, with the account that the CronJob has."""
+    master = inventory.variables(inventory.hosts("control_plane")[0])
     option = next(one for one in inventory.arguments if "cluster_secrets_dir=" in one)
     secrets = Path(option.split("cluster_secrets_dir=")[1])
     keys = yaml.safe_load((secrets / "object-store.yml").read_text())
@@ -36,7 +42,7 @@ def backup(inventory, *words):
     environment = {
         "S3_ENDPOINT": f"https://{store}:7070",
         "S3_REGION": "us-east-1",
-        "S3_BUCKET": "molecule-snapshots",
+        "S3_BUCKET": f"{master['cluster_name']}-snapshots",
         "AWS_ACCESS_KEY_ID": "snapshots",
         "AWS_SECRET_ACCESS_KEY": keys["snapshots"],
         "AWS_CA_BUNDLE": str(secrets / "certificates/authority.crt"),
@@ -47,26 +53,26 @@ def backup(inventory, *words):
     return json.loads(done.stdout)
 
 
-def test_a_snapshot_is_stored_whole(cluster, inventory, job, tmp_path):
+def test_a_snapshot_is_stored_whole(cluster, inventory, job, prefix, tmp_path):
     job("molecule-whole")
     logs = f"--namespace={NAMESPACE} logs job/molecule-whole --container"
     stored = json.loads(cluster.run(f"{logs}=store"))
     status = json.loads(cluster.run(f"{logs}=inspect"))
     assert status["totalKey"] > 100
-    listed = backup(inventory, "list", "molecule/etcd", "--json")
+    listed = backup(inventory, "list", prefix, "--json")
     assert {"name": stored["name"].rpartition("/")[2], "bytes": stored["bytes"], "whole": True}.items() <= (
         listed[0].items()
     )
-    fetched = backup(inventory, "fetch", "molecule/etcd", str(tmp_path / "etcd.db"))
+    fetched = backup(inventory, "fetch", prefix, str(tmp_path / "etcd.db"))
     assert fetched["sha256"] == stored["sha256"]
     assert (tmp_path / "etcd.db").stat().st_size == stored["bytes"]
-    assert backup(inventory, "check", "molecule/etcd", "--max-age=600")["name"] == stored["name"]
+    assert backup(inventory, "check", prefix, "--max-age=600")["name"] == stored["name"]
 
 
-def test_retention_ran_and_kept_the_newest_of_the_day(cluster, inventory, job):
+def test_retention_ran_and_kept_the_newest_of_the_day(cluster, inventory, job, prefix):
     job("molecule-prune")
     line = json.loads(cluster.run(f"--namespace={NAMESPACE} logs job/molecule-prune --container=prune"))
-    assert line["kept"] == len(backup(inventory, "list", "molecule/etcd", "--json"))
+    assert line["kept"] == len(backup(inventory, "list", prefix, "--json"))
     assert line["kept"] <= 2  # midnight may have passed
 
 
@@ -89,7 +95,7 @@ def test_its_pods_hold_no_more_than_they_need(cluster):
         assert not any("value" in one for one in container.get("env", []) if "SECRET" in one["name"])
 
 
-def test_a_store_that_refuses_fails_the_job_and_says_why(cluster, job):
+def test_a_store_that_refuses_fails_the_job_and_says_why(cluster, job, variables):
     secret = f"--namespace={NAMESPACE} patch secret object-store --type=merge --patch"
     before = cluster.get(f"secret object-store --namespace={NAMESPACE}")["data"]["secret-key"]
     cluster.run(f"""{secret}='{json.dumps({"data": {"secret-key": "d3Jvbmc="}})}'""")
@@ -97,7 +103,7 @@ def test_a_store_that_refuses_fails_the_job_and_says_why(cluster, job):
         job("molecule-refused", "Failed")
         pods = cluster.get(f"pods --namespace={NAMESPACE} --selector=job-name=molecule-refused")["items"]
         logs = cluster.run(f"--namespace={NAMESPACE} logs {pods[0]['metadata']['name']} --container=store")
-        assert "bucket molecule-snapshots at https://" in logs
+        assert f"bucket {variables['cluster_name']}-snapshots at https://" in logs
         assert "check AWS_ACCESS_KEY_ID" in logs
     finally:
         cluster.run(f"""{secret}='{json.dumps({"data": {"secret-key": before}})}'""")
