@@ -50,6 +50,7 @@ MOLECULE_LANES = {
         "object_store",
         "storage",
         "metrics_server",
+        "snapshots",
         "ingress_nginx",
         "traefik",
         "cert_manager",

@@ -25,6 +25,7 @@ TEMPLATES = [
     "cert_manager/templates/issuers.yaml.j2",
     "ingress_nginx/templates/ingress-nginx.yaml.j2",
     "quote_app/templates/quote-app.yaml.j2",
+    "snapshots/templates/snapshots.yaml.j2",
 ]
 # Kinds that an operator brings; the live API server judges them.
 FOREIGN = {"postgresql.cnpg.io", "barmancloud.cnpg.io", "traefik.io", "cert-manager.io"}

@@ -83,6 +83,7 @@ class Store:
                 "s3",
                 endpoint_url=endpoint or None,
                 region_name=os.environ.get("S3_REGION") or None,
+                verify=os.environ.get("AWS_CA_BUNDLE") or True,  # boto3 refuses an empty one
                 config=config,
             )
         except (BotoCoreError, ValueError) as error:

@@ -1,0 +1,109 @@
+"""A snapshot reaches the object store whole; its pods have few rights; a store that refuses fails the job."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+NAMESPACE = "etcd-snapshots"
+
+
+@pytest.fixture(scope="module")
+def job(cluster):
+    """Run the CronJob by hand; return a caller that waits for it."""
+    made = []
+
+    def run(name, condition="Complete"):
+        cluster.run(f"--namespace={NAMESPACE} create job {name} --from=cronjob/etcd-snapshot")
+        made.append(name)
+        cluster.wait(f"--namespace={NAMESPACE} --for=condition={condition} job/{name}", 180)
+
+    yield run
+    for name in made:
+        cluster.run(f"--namespace={NAMESPACE} delete job {name}")
+
+
+@pytest.fixture(scope="module")
+def prefix(variables):
+    return f"{variables['cluster_name']}/etcd"
+
+
+def backup(inventory, *words):
+    """Call the package as an administrator does, with the account that the CronJob has."""
+    master = inventory.variables(inventory.hosts("control_plane")[0])
+    option = next(one for one in inventory.arguments if "cluster_secrets_dir=" in one)
+    secrets = Path(option.split("cluster_secrets_dir=")[1])
+    keys = yaml.safe_load((secrets / "object-store.yml").read_text())
+    store = inventory.variables(inventory.hosts("object_store")[0])["ansible_host"]
+    environment = {
+        "S3_ENDPOINT": f"https://{store}:7070",
+        "S3_REGION": "us-east-1",
+        "S3_BUCKET": f"{master['cluster_name']}-snapshots",
+        "AWS_ACCESS_KEY_ID": "snapshots",
+        "AWS_SECRET_ACCESS_KEY": keys["snapshots"],
+        "AWS_CA_BUNDLE": str(secrets / "certificates/authority.crt"),
+    }
+    command = [sys.executable, "-m", "quote_platform.backup", *words]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_snapshot_is_stored_whole(cluster, inventory, job, prefix, tmp_path):
+    job("molecule-whole")
+    logs = f"--namespace={NAMESPACE} logs job/molecule-whole --container"
+    stored = json.loads(cluster.run(f"{logs}=store"))
+    status = json.loads(cluster.run(f"{logs}=inspect"))
+    assert status["totalKey"] > 100
+    listed = backup(inventory, "list", prefix, "--json")
+    assert {"name": stored["name"].rpartition("/")[2], "bytes": stored["bytes"], "whole": True}.items() <= (
+        listed[0].items()
+    )
+    fetched = backup(inventory, "fetch", prefix, str(tmp_path / "etcd.db"))
+    assert fetched["sha256"] == stored["sha256"]
+    assert (tmp_path / "etcd.db").stat().st_size == stored["bytes"]
+    assert backup(inventory, "check", prefix, "--max-age=600")["name"] == stored["name"]
+
+
+def test_retention_ran_and_kept_the_newest_of_the_day(cluster, inventory, job, prefix):
+    job("molecule-prune")
+    line = json.loads(cluster.run(f"--namespace={NAMESPACE} logs job/molecule-prune --container=prune"))
+    assert line["kept"] == len(backup(inventory, "list", prefix, "--json"))
+    assert line["kept"] <= 2  # midnight may have passed
+
+
+def test_its_pods_hold_no_more_than_they_need(cluster):
+    spec = cluster.get(f"cronjob etcd-snapshot --namespace={NAMESPACE}")["spec"]["jobTemplate"]["spec"]
+    pod = spec["template"]["spec"]
+    assert not pod.get("hostNetwork")
+    assert pod["automountServiceAccountToken"] is False
+    mounted = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    assert mounted == {
+        f"/etc/kubernetes/pki/etcd/{name}"
+        for name in ("ca.crt", "healthcheck-client.crt", "healthcheck-client.key")
+    }
+    for container in pod["initContainers"] + pod["containers"]:
+        rights = container["securityContext"]
+        assert rights["capabilities"] == {"drop": ["ALL"]}
+        assert rights["readOnlyRootFilesystem"] is True
+        mounts = {mount["name"] for mount in container["volumeMounts"]}
+        assert "healthcheck-client-key" not in mounts or container["name"] == "take"
+        assert not any("value" in one for one in container.get("env", []) if "SECRET" in one["name"])
+
+
+def test_a_store_that_refuses_fails_the_job_and_says_why(cluster, job, variables):
+    secret = f"--namespace={NAMESPACE} patch secret object-store --type=merge --patch"
+    before = cluster.get(f"secret object-store --namespace={NAMESPACE}")["data"]["secret-key"]
+    cluster.run(f"""{secret}='{json.dumps({"data": {"secret-key": "d3Jvbmc="}})}'""")
+    try:
+        job("molecule-refused", "Failed")
+        pods = cluster.get(f"pods --namespace={NAMESPACE} --selector=job-name=molecule-refused")["items"]
+        logs = cluster.run(f"--namespace={NAMESPACE} logs {pods[0]['metadata']['name']} --container=store")
+        assert f"bucket {variables['cluster_name']}-snapshots at https://" in logs
+        assert "check AWS_ACCESS_KEY_ID" in logs
+    finally:
+        cluster.run(f"""{secret}='{json.dumps({"data": {"secret-key": before}})}'""")
