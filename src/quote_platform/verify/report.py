@@ -37,6 +37,7 @@ class Report(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the report for programs."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.model_dump_json(indent=2) + "\n")
 
     def show(self, console: Console) -> None:
