@@ -64,7 +64,11 @@ def test_the_application_has_its_own_account(cluster, instances):
 
 def test_what_is_written_reaches_the_archive(cluster, instances, eventually):
     primary = instances["primary"][0]
-    segment = sql(cluster, primary, "select pg_walfile_name(pg_switch_wal())")
+    segment = sql(
+        cluster,
+        primary,
+        "select pg_walfile_name(pg_switch_wal()) from pg_create_restore_point('molecule')",
+    )
 
     def archived():
         assert sql(cluster, primary, "select last_archived_wal from pg_stat_archiver") >= segment

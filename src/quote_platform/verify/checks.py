@@ -230,7 +230,10 @@ def archive(target: Target) -> str:
     )["spec"]
     if not spec.get("plugins"):
         raise NotRun("backups are switched off (backups_enabled)")
-    segment = _sql(target, primary, "select pg_walfile_name(pg_switch_wal())")
+    # A segment in which nothing was written yet would not be closed: the restore point is written to it.
+    segment = _sql(
+        target, primary, "select pg_walfile_name(pg_switch_wal()) from pg_create_restore_point('verify')"
+    )
     wait(
         lambda: _sql(target, primary, "select last_archived_wal from pg_stat_archiver") >= segment,
         60,
