@@ -124,3 +124,28 @@ def test_the_object_store_is_away(lab, eventually):
         lambda: sql(lab, "select last_archived_wal from pg_stat_archiver") >= waiting, 240, "not archived"
     )
     assert stored(lab, mark) == set(acknowledged)
+
+
+def test_etcd_is_lost_and_restored(lab, eventually):
+    """The application serves without an API server; afterwards the cluster is as it was."""
+    lab.kubectl("create configmap marker -n default --from-literal=word=kept")
+    succeeded(lab.play("backup before etcd is lost", "playbooks/backup.yml"))
+    pods = set(lab.kubectl("get pods -n quote-lab -l app.kubernetes.io/name=quote-app -o name").split())
+    lab.ssh(
+        "master-1",
+        "for file in /var/lib/etcd/member/snap/db /var/lib/etcd/member/wal/*.wal; do echo lost > $file; done; "
+        "crictl ps --name '^etcd$' --quiet | xargs crictl stop --timeout 0",
+    )
+    gone = "get --raw /readyz --request-timeout=5s"
+    eventually(lambda: "ok" not in lab.kubectl(gone, check=False).splitlines(), 60, "the API still answers")
+    with lab.requests(lab.workers) as answers:
+        arguments = ("playbooks/restore-etcd.yml", "-e", f"restore_confirm={NAME}")
+        succeeded(lab.play("restore of etcd", *arguments))
+    assert answers["200"] > 0.99 * answers.total(), dict(answers)
+    assert lab.kubectl("get configmap marker -n default -o jsonpath={.data.word}").strip() == "kept"
+    lab.kubectl("rollout status -n quote-lab deployment/quote-app --timeout=180s")
+    after = set(lab.kubectl("get pods -n quote-lab -l app.kubernetes.io/name=quote-app -o name").split())
+    assert after == pods, "pods were made anew"
+    lab.kubectl("delete configmap marker -n default")
+    run = site(lab, "dry run after the restore of etcd", "--check", "--diff")
+    assert set(run.changed.values()) == {0}, run.differences
