@@ -133,7 +133,7 @@ def test_etcd_is_lost_and_restored(lab, eventually):
     pods = set(lab.kubectl("get pods -n quote-lab -l app.kubernetes.io/name=quote-app -o name").split())
     lab.ssh(
         "master-1",
-        "for file in /var/lib/etcd/member/snap/db /var/lib/etcd/member/wal/*.wal; do echo lost > $file; done; "
+        "cd /var/lib/etcd/member; for file in snap/db wal/*.wal; do echo lost > $file; done; "
         "crictl ps --name '^etcd$' --quiet | xargs crictl stop --timeout 0",
     )
     gone = "get --raw /readyz --request-timeout=5s"
