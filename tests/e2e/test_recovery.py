@@ -13,8 +13,8 @@ import httpx
 from .conftest import NAME, Lab
 from .test_platform import primary_of, site, succeeded
 
-# The bound; what a busy machine adds is in the figures of the run.
-SECONDS_LOST = 5
+# 5 s, doubled as the other bounds: a busy machine of CI archives more slowly. The figure is in the run's steps.
+SECONDS_LOST = 10
 
 
 @contextmanager
@@ -88,18 +88,17 @@ def test_the_whole_database_is_lost(lab):
     mark = uuid.uuid4().hex
     with writer(lab, mark) as acknowledged:
         time.sleep(30)
-        lab.kubectl(
-            "delete cluster.postgresql.cnpg.io,pvc,pod -n quote-lab -l cnpg.io/cluster=postgres --wait=false"
-        )
-        lab.kubectl("delete cluster.postgresql.cnpg.io -n quote-lab postgres --wait=false")
         lost_at = time.monotonic()
-        lab.kubectl(
-            "delete pod -n quote-lab -l cnpg.io/cluster=postgres --grace-period=0 --force", check=False
-        )
+        # Killed, so that no instance closes and archives what it has.
+        lab.kubectl("delete pod -n quote-lab -l cnpg.io/cluster=postgres --grace-period=0 --force")
+        lab.kubectl("delete cluster.postgresql.cnpg.io -n quote-lab postgres --wait=false")
+        lab.kubectl("delete pvc -n quote-lab -l cnpg.io/cluster=postgres --wait=false")
     arguments = ("playbooks/restore-postgres.yml", "-e", f"restore_confirm={NAME}")
     succeeded(lab.play("restore of the whole database", *arguments))
     lost = set(acknowledged) - stored(lab, mark)
-    age = max((lost_at - acknowledged[number] for number in lost), default=0.0)
+    before = {number for number, moment in acknowledged.items() if moment <= lost_at}
+    assert len(before) > 100
+    age = max((lost_at - acknowledged[number] for number in lost & before), default=0.0)
     lab.steps.append((f"of acknowledged writes lost with the whole database ({len(lost)} rows)", age))
     assert age <= SECONDS_LOST
 
