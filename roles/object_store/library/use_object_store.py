@@ -20,7 +20,8 @@ options:
   endpoint: {type: str, description: URL; empty means AWS.}
   region: {type: str, required: true, description: Region of the buckets.}
   ca: {type: str, description: Authority of the endpoint as PEM; empty means the system's.}
-  accounts: {type: dict, required: true, description: "By purpose: bucket, access_key, secret_key."}
+  accounts: {type: dict, required: true, description: "By purpose: bucket, access_key."}
+  secret_keys: {type: dict, required: true, description: By purpose.}
   create: {type: bool, description: Create a missing bucket.}
   folder: {type: str, description: Return the names of the folders below this one instead; ends in a slash.}
   timeout: {type: int, description: Seconds to wait for an endpoint that does not answer yet.}
@@ -102,7 +103,8 @@ def main() -> None:
             "endpoint": {"type": "str", "default": ""},
             "region": {"type": "str", "required": True},
             "ca": {"type": "str", "default": ""},
-            "accounts": {"type": "dict", "required": True, "no_log": True},
+            "accounts": {"type": "dict", "required": True},
+            "secret_keys": {"type": "dict", "required": True, "no_log": True},
             "create": {"type": "bool", "default": False},
             "folder": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 60},
@@ -123,7 +125,7 @@ def main() -> None:
                 endpoint_url=given["endpoint"] or None,
                 region_name=given["region"],
                 aws_access_key_id=account["access_key"],
-                aws_secret_access_key=account["secret_key"],
+                aws_secret_access_key=given["secret_keys"][purpose],
                 verify=authority.name if given["ca"] else None,
                 config=Config(
                     connect_timeout=5,
