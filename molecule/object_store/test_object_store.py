@@ -11,7 +11,7 @@ def judge(inventory, **given):
     playbook = f"{os.environ['MOLECULE_SCENARIO_DIRECTORY']}/converge.yml"
     command = ["ansible-playbook", *inventory.arguments, f"--extra-vars={json.dumps(given)}", playbook]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode, " ".join(done.stdout.split())
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 
 def account(**changes):
