@@ -201,7 +201,7 @@ def test_a_node_that_is_not_fit_is_named(lab, fault, break_it, mend_it, named):
         lab.ssh("worker-2", mend_it)
 
 
-def test_a_node_that_is_off_is_named_and_the_run_after_completes(lab, eventually):
+def test_a_node_that_is_off_is_named(lab, eventually):
     lab.command("quote-platform", "lab", "stop", "--name", NAME, "worker-2")
     try:
         run = site(lab, "node that is off")
@@ -211,4 +211,15 @@ def test_a_node_that_is_off_is_named_and_the_run_after_completes(lab, eventually
     finally:
         lab.command("quote-platform", "lab", "start", "--name", NAME, "worker-2")
     eventually(lambda: " Ready " in lab.kubectl(f"get node {NAME}-worker-2"), 120, "not Ready")
+
+
+def test_a_cleared_node_joins_again_in_the_run_after_all_repairs(lab):
+    reset = ("playbooks/reset.yml", "--limit", f"{NAME}-worker-2")
+    refused = lab.play("reset without the name", *reset)
+    assert refused.status != 0
+    assert f"-e reset_confirm={NAME}-worker-2" in " ".join(refused.output.split())
+    succeeded(lab.play("reset", *reset, "-e", f"reset_confirm={NAME}-worker-2"))
+    assert f"{NAME}-worker-2" not in lab.kubectl("get nodes")
     succeeded(site(lab, "run after all repairs"))
+    assert " Ready " in lab.kubectl(f"get node {NAME}-worker-2")
+    lab.kubectl("wait -n quote-lab --for=condition=Ready cluster.postgresql.cnpg.io/postgres --timeout=240s")
