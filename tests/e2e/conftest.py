@@ -1,5 +1,6 @@
 """The lab that the end-to-end tests share, and how they use it: the same commands as a person."""
 
+import itertools
 import json
 import os
 import re
@@ -11,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count, cycle
 from pathlib import Path
 from threading import Event
 
@@ -154,7 +154,7 @@ class Lab:
     @contextmanager
     def requests(self, addresses: list[str], rate: float = 10) -> Iterator[Counter[str]]:
         """Keep asking for a quote, while the block runs, and count the answers."""
-        answers, clients = Counter[str](), cycle([self.http(address) for address in addresses])
+        answers, clients = Counter[str](), itertools.cycle([self.http(address) for address in addresses])
 
         def ask() -> None:
             try:
@@ -191,7 +191,7 @@ def sql(lab: Lab, statement: str) -> str:
 @contextmanager
 def writer(lab: Lab, mark: str) -> Iterator[dict[int, float]]:
     """Keep adding quotes while the block runs; yield the number and moment of each that was acknowledged."""
-    acknowledged, numbers, client = dict[int, float](), count(1), lab.http(lab.workers[0])
+    acknowledged, numbers, client = dict[int, float](), itertools.count(1), lab.http(lab.workers[0])
 
     def write() -> None:
         number = next(numbers)

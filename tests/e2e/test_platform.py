@@ -59,6 +59,8 @@ def test_every_function_works_from_outside(lab):
         "TLS",
         "row on replicas",
         "archive",
+        "base backup",
+        "etcd snapshot",
         "rolling update",
     }
 
@@ -139,7 +141,7 @@ def test_the_primary_dies_under_writes(lab, eventually):
         eventually(lambda: len(acknowledged) > 20, 30, "no writes")
         killed = time.monotonic()
         lab.kubectl(f"delete pod -n quote-lab {primary} --grace-period=0 --force --wait=false")
-        eventually(lambda: list(acknowledged.values())[-1] > killed + 20, 150, "no writes without the primary")
+        eventually(lambda: list(acknowledged.values())[-1] > killed + 20, 150, "no writes after its death")
     away = max(after - before for before, after in pairwise(acknowledged.values()))
     lab.steps.append(("without writes while PostgreSQL changed its primary", away))
     assert away < SECONDS_WITHOUT_WRITES

@@ -55,7 +55,7 @@ def test_etcd_is_lost_and_restored(lab, eventually, backed_up):
 
 def test_rows_come_back_from_a_dump(lab, backed_up):
     """The rows are those of the dump; until all of them are back, the database is the one that was there."""
-    sql(lab, f"delete from quotes where text like '{backed_up} %'; create table later (word text)")
+    sql(lab, f"delete from quotes where text like '{backed_up} %'; create table later (word text)")  # noqa: S608
     arguments = ("playbooks/restore-postgres.yml", "-e", f"restore_confirm={NAME}", "-e")
     unknown = lab.play("restore from an unknown dump", *arguments, "restore_dump=2020-01-01T000000Z.dump")
     assert "has no whole dump 2020-01-01T000000Z.dump. Nothing was touched. There are: 20" in " ".join(

@@ -93,7 +93,9 @@ def below(client: Any, bucket: str, folder: str) -> tuple[list[str], list[str]]:
     """Return the names of the folders and of the objects right below a folder."""
     folders, objects = [], []
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder, Delimiter="/"):
-        folders += [entry["Prefix"].removeprefix(folder).rstrip("/") for entry in page.get("CommonPrefixes", [])]
+        folders += [
+            entry["Prefix"].removeprefix(folder).rstrip("/") for entry in page.get("CommonPrefixes", [])
+        ]
         objects += [entry["Key"].removeprefix(folder) for entry in page.get("Contents", [])]
     return sorted(folders), sorted(objects)
 
