@@ -301,7 +301,12 @@ class FakeJobs:
             client, "BatchV1Api", lambda _: Fake(read_namespaced_cron_job=lambda *_: cron_job)
         )
         pod = Fake(metadata=Fake(name="verify-1"), status=Fake(phase=phase))
-        target.core.create_namespaced_pod = lambda _, body: self.pods.append(body) or pod
+
+        def create(_: str, body: Any) -> Fake:
+            self.pods.append(body)
+            return pod
+
+        target.core.create_namespaced_pod = create
         target.core.read_namespaced_pod = lambda *_: pod
         target.core.read_namespaced_pod_log = lambda *_, **__: Fake(data=said.encode())
         target.core.delete_namespaced_pod = lambda name, _: self.deleted.append(name)
