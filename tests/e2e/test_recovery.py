@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from .conftest import NAME, sql, stored, writer
+from .conftest import NAME, primary_of, sql, stored, writer
 from .test_platform import succeeded
 
+# A segment of the log is closed after two seconds, or a little more, and archived in about one.
 SECONDS_LOST = 5
 # Beyond those that a backup takes to fail.
 SECONDS_WITHOUT_A_STORE = float(os.environ.get("E2E_SECONDS_WITHOUT_A_STORE", "0"))
@@ -25,6 +26,13 @@ def backed_up(lab):
     lab.kubectl(f"create configmap marker -n default --from-literal=word={word}")
     succeeded(lab.play("backup", "playbooks/backup.yml"))
     return word
+
+
+def metrics(lab) -> dict[str, float]:
+    """Return what the primary tells whoever watches it."""
+    ask = "exec 3<>/dev/tcp/localhost/9187; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; grep -E '^(cnpg|barman)' <&3"
+    lines = lab.kubectl(f'exec -n quote-lab {primary_of(lab)} -c postgres -- bash -c "{ask}"').splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if " " in line)}
 
 
 def test_a_backup_is_made_on_demand(lab, backed_up):
@@ -126,6 +134,9 @@ def test_the_object_store_is_away(lab, eventually):
         assert len(acknowledged) > 100
         waiting = sql(lab, "select pg_walfile_name(pg_current_wal_lsn())")
         assert sql(lab, "select last_archived_wal from pg_stat_archiver") < waiting
+        told = metrics(lab)
+        assert told['cnpg_collector_pg_wal_archive_status{value="ready"}'] > 0
+        assert told["cnpg_pg_stat_archiver_failed_count"] > 0
     finally:
         lab.command("quote-platform", "lab", "start", "--name", NAME, "store-1")
     sql(lab, "select pg_switch_wal()")
