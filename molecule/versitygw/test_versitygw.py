@@ -1,5 +1,7 @@
 """S3 over TLS: each account has its bucket and sees no other; objects outlive a restart; nothing is open."""
 
+import hashlib
+import os
 from pathlib import Path
 
 import boto3
@@ -7,6 +9,10 @@ import pytest
 import yaml
 from botocore.config import Config
 from botocore.exceptions import ClientError, SSLError
+
+from quote_platform.backup.store import BackupError, Store
+
+BLOCK = 4 * 1024**2
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +74,57 @@ def test_objects_outlive_a_crash(s3, host, eventually):
         assert body == b"still here"
 
     eventually(read, 30)
+
+
+@pytest.fixture
+def small_disk(host):
+    """Give the store a disk of 32 MiB for a while."""
+    data = "/var/lib/versitygw"
+    host.check_output(
+        f"systemctl stop versitygw && mount -t tmpfs -o size=32m none {data} && "
+        f"install -d -o versitygw -g versitygw -m 0700 {data}/objects && systemctl start versitygw"
+    )
+    yield
+    host.check_output(f"systemctl stop versitygw && umount {data} && systemctl start versitygw")
+
+
+def test_a_full_disk_loses_nothing(s3, small_disk, eventually):
+    client, stored = s3("postgres"), {}
+
+    def serves():
+        try:
+            client.create_bucket(Bucket="small")
+        except Exception as error:
+            raise AssertionError(str(error)) from error
+
+    def put(key):
+        body = os.urandom(BLOCK)
+        client.put_object(Bucket="small", Key=key, Body=body)
+        stored[key] = hashlib.sha256(body).hexdigest()
+
+    def whole():
+        listed = {entry["Key"]: entry["Size"] for entry in client.list_objects_v2(Bucket="small")["Contents"]}
+        assert listed == dict.fromkeys(stored, BLOCK)
+        for key, checksum in stored.items():
+            body = client.get_object(Bucket="small", Key=key)["Body"].read()
+            assert hashlib.sha256(body).hexdigest() == checksum
+
+    eventually(serves, 30)
+    with pytest.raises(ClientError) as error:
+        for number in range(20):
+            put(f"{number}")
+    assert error.value.response["Error"]["Code"] == "InsufficientStorage"
+    assert len(stored) >= 6
+    # Neither one in the place of another, nor one in parts, as backups are.
+    assert denied(client.put_object, Bucket="small", Key="0", Body=os.urandom(BLOCK)) == "InsufficientStorage"
+    with pytest.raises(BackupError, match="the store's disk is full"):
+        Store(client, "small").upload("parts", [os.urandom(2 * BLOCK), os.urandom(2 * BLOCK)])
+    whole()
+    for key in ("0", "1"):
+        client.delete_object(Bucket="small", Key=key)
+        del stored[key]
+    put("after")
+    whole()
 
 
 def test_the_service_is_confined_and_its_secrets_are_closed(host):

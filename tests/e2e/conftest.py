@@ -1,5 +1,6 @@
 """The lab that the end-to-end tests share, and how they use it: the same commands as a person."""
 
+import itertools
 import json
 import os
 import re
@@ -34,6 +35,24 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         with suppress(psutil.NoSuchProcess):
             child.kill()
     process.wait()
+
+
+@contextmanager
+def repeated(work: Callable[[], None], pause: float) -> Iterator[None]:
+    """Do something again and again, beside the block, while that runs."""
+    stop = Event()
+
+    def repeat() -> None:
+        while not stop.wait(pause):
+            work()
+
+    with ThreadPoolExecutor() as pool:
+        repeating = pool.submit(repeat)
+        try:
+            yield
+        finally:
+            stop.set()
+    repeating.result()  # an error of our own is one of the test
 
 
 @dataclass
@@ -115,39 +134,36 @@ class Lab:
         print(f"\n{title}: {took:.0f} s, status {status} (log: {log})", flush=True)
         return Run(status, log.read_text(errors="replace"), took)
 
-    def play_for(self, title: str, seconds: float, *arguments: str) -> None:
-        """Kill a playbook, without warning, after some seconds."""
+    def play_until(self, title: str, task: str, *arguments: str, seconds: float = 300) -> None:
+        """Kill a playbook, without warning, in the midst of a task."""
         LOGS.mkdir(parents=True, exist_ok=True)
-        process = self.start(LOGS / f"{title.replace(' ', '-')}.log", *arguments)
+        log = LOGS / f"{title.replace(' ', '-')}.log"
+        started = time.monotonic()
+        process = self.start(log, *arguments)
         try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
+            while f"TASK [{task}]" not in log.read_text(errors="replace"):
+                assert process.poll() is None, f"{title} ended before the task {task}"
+                assert time.monotonic() < started + seconds, f"{title} did not come to the task {task}"
+                time.sleep(0.2)
+            time.sleep(1)
+        finally:
             kill(process)
-        print(f"\n{title}: killed after {seconds} s", flush=True)
+        self.steps.append((title, time.monotonic() - started))
+        print(f"\n{title}: killed in {task} after {self.steps[-1][1]:.0f} s", flush=True)
 
     @contextmanager
     def requests(self, addresses: list[str], rate: float = 10) -> Iterator[Counter[str]]:
         """Keep asking for a quote, while the block runs, and count the answers."""
-        stop, answers = Event(), Counter[str]()
+        answers, clients = Counter[str](), itertools.cycle([self.http(address) for address in addresses])
 
         def ask() -> None:
-            clients = [self.http(address) for address in addresses]
-            number = 0
-            while not stop.is_set():
-                number += 1
-                client = clients[number % len(clients)]
-                try:
-                    answers[str(self.ask(client, "GET", "/api/quotes/random").status_code)] += 1
-                except httpx.HTTPError as error:
-                    answers[type(error).__name__] += 1
-                stop.wait(1 / rate)
-
-        with ThreadPoolExecutor() as pool:
-            pool.submit(ask)
             try:
-                yield answers
-            finally:
-                stop.set()
+                answers[str(self.ask(next(clients), "GET", "/api/quotes/random").status_code)] += 1
+            except httpx.HTTPError as error:
+                answers[type(error).__name__] += 1
+
+        with repeated(ask, 1 / rate):
+            yield answers
 
     def http(self, address: str) -> httpx.Client:
         """Return a client for the application at a node's address."""
@@ -156,6 +172,42 @@ class Lab:
     def ask(self, client: httpx.Client, method: str, path: str, **options: object) -> httpx.Response:
         """Send a request with the application's name in the TLS greeting."""
         return client.request(method, path, extensions={"sni_hostname": HOST}, **options)  # type: ignore[arg-type]
+
+
+def primary_of(lab: Lab) -> str:
+    """Return the pod of PostgreSQL's primary."""
+    return lab.kubectl(
+        "get cluster.postgresql.cnpg.io -n quote-lab postgres -o jsonpath={.status.currentPrimary}"
+    ).strip()
+
+
+def sql(lab: Lab, statement: str) -> str:
+    """Ask the primary, as a superuser."""
+    return lab.kubectl(
+        f'exec -n quote-lab {primary_of(lab)} -c postgres -- psql -d quotes -Atc "{statement}"'
+    ).strip()
+
+
+@contextmanager
+def writer(lab: Lab, mark: str) -> Iterator[dict[int, float]]:
+    """Keep adding quotes while the block runs; yield the number and moment of each that was acknowledged."""
+    acknowledged, numbers, client = dict[int, float](), itertools.count(1), lab.http(lab.workers[0])
+
+    def write() -> None:
+        number = next(numbers)
+        with suppress(httpx.HTTPError):
+            body = {"text": f"{mark} {number}", "author": "e2e"}
+            if lab.ask(client, "POST", "/api/quotes", json=body).status_code == 201:
+                acknowledged[number] = time.monotonic()
+
+    with repeated(write, 0.1):
+        yield acknowledged
+
+
+def stored(lab: Lab, mark: str) -> set[int]:
+    """Return the numbers of a writer's rows."""
+    lines = sql(lab, f"select split_part(text, ' ', 2) from quotes where text like '{mark} %'")  # noqa: S608
+    return {int(line) for line in lines.split() if line.isdigit()}
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Backups against a store in memory: what is whole, what is refused, what a failure leaves."""
+"""Backups against a server of AWS' API: what is whole, what is refused, what a failure leaves."""
 
 import ast
 import hashlib
@@ -7,14 +7,15 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from s3_double import Double, refusal
+from moto.server import ThreadedMotoServer
+from s3_server import Bucket, refusal
 from typer.testing import CliRunner, Result
 
 from quote_platform.backup import cli, jobs, store
@@ -25,12 +26,29 @@ PACKAGE = Path(store.__file__).parent
 DUMP = b"PGDMP" + bytes(range(256)) * 40
 
 
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 0)
+        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+        server.stop()
+
+
 @pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Double:
-    made = Double()
-    monkeypatch.setattr(
-        cli, "opened", lambda bucket="": Store(made.client, bucket or "backups", "https://s3")
-    )
+def bucket(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> Bucket:
+    for name, value in {
+        "S3_ENDPOINT": endpoint,
+        "S3_REGION": "us-east-1",
+        "S3_BUCKET": "backups",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }.items():
+        monkeypatch.setenv(name, value)
+    made = Bucket(endpoint)
+    monkeypatch.setattr(cli, "opened", lambda name="": Store(made.client, name or made.name, "https://s3"))
     monkeypatch.setattr(jobs, "now", lambda: made.now)
     monkeypatch.setattr(jobs, "PART", 1000)
     monkeypatch.setattr(store, "CHUNK", 700)
@@ -62,67 +80,67 @@ def log(result: Result) -> dict[str, Any]:
     return dict(json.loads(result.stdout))
 
 
-def put(double: Double, name: str, content: bytes = b"content", checksum: str = "") -> None:
+def put(bucket: Bucket, name: str, content: bytes = b"content", checksum: str = "") -> None:
     time = datetime.strptime(name[:18], "%Y-%m-%dT%H%M%SZ").replace(tzinfo=UTC)
     checksum = checksum or hashlib.sha256(content).hexdigest()
-    double.put(f"quote/pg/{name}", content, time)
-    double.put(f"quote/pg/{name}{CHECKSUM}", f"{checksum}  {name}\n".encode(), time)
+    bucket.put(f"quote/pg/{name}", content, time)
+    bucket.put(f"quote/pg/{name}{CHECKSUM}", f"{checksum}  {name}\n".encode(), time)
 
 
 # --- dump and file --------------------------------------------------------------------------------------
 
 
 def test_a_dump_is_stored_read_back_and_then_marked(
-    double: Double, program: Callable[[str, str], None]
+    bucket: Bucket, program: Callable[[str, str], None]
 ) -> None:
     line = log(call("dump", "/quote/pg/"))
     name = "quote/pg/2026-06-01T000000Z.dump"
-    assert double.objects[name] == DUMP
+    assert bucket.objects[name] == DUMP
     checksum = hashlib.sha256(DUMP).hexdigest()
-    assert double.objects[f"{name}{CHECKSUM}"] == f"{checksum}  2026-06-01T000000Z.dump\n".encode()
-    assert double.calls.count("UploadPart") == 11
-    assert double.calls[-3:] == ["CompleteMultipartUpload", "GetObject", "PutObject"]
+    assert bucket.objects[f"{name}{CHECKSUM}"] == f"{checksum}  2026-06-01T000000Z.dump\n".encode()
+    assert bucket.calls.count("UploadPart") == 11
+    assert bucket.calls[-3:] == ["CompleteMultipartUpload", "GetObject", "PutObject"]
     assert line.pop("seconds") >= 0
     assert line == {"what": "dump", "name": name, "bytes": len(DUMP), "sha256": checksum}
 
 
 def test_pg_dump_gets_the_environment_of_libpq(
-    double: Double, program: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, program: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGDATABASE", "quotes")
     program("pg_dump", "print('PGDMP', os.environ['PGDATABASE'], *sys.argv[1:])")
     log(call("dump", "pg"))
-    assert double.objects["pg/2026-06-01T000000Z.dump"] == b"PGDMP quotes --format=custom --no-password\n"
+    assert bucket.objects["pg/2026-06-01T000000Z.dump"] == b"PGDMP quotes --format=custom --no-password\n"
 
 
 def test_a_pg_dump_that_fails_midway_leaves_nothing(
-    double: Double, program: Callable[[str, str], None]
+    bucket: Bucket, program: Callable[[str, str], None]
 ) -> None:
     program("pg_dump", f"sys.stdout.buffer.write({DUMP!r}); sys.stdout.flush(); sys.exit(3)")
     result = call("dump", "pg")
     assert result.exit_code == 1
     assert "pg_dump ended with 3; nothing was stored in bucket backups at https://s3" in result.stderr
-    assert double.calls.count("UploadPart") > 1
-    assert double.objects == {}
-    assert double.begun == {}
+    assert bucket.calls.count("UploadPart") > 1
+    assert bucket.objects == {}
+    assert bucket.begun == []
 
 
-def test_a_pg_dump_that_is_killed_leaves_nothing(double: Double, program: Callable[[str, str], None]) -> None:
+def test_a_pg_dump_that_is_killed_leaves_nothing(bucket: Bucket, program: Callable[[str, str], None]) -> None:
     program("pg_dump", f"sys.stdout.buffer.write({DUMP!r}); sys.stdout.flush(); os.kill(os.getpid(), 9)")
     assert "pg_dump ended with -9" in call("dump", "pg").stderr
-    assert double.objects == {}
-    assert double.begun == {}
+    assert bucket.objects == {}
+    assert bucket.begun == []
 
 
-def test_an_empty_dump_is_none(double: Double, program: Callable[[str, str], None]) -> None:
+def test_an_empty_dump_is_none(bucket: Bucket, program: Callable[[str, str], None]) -> None:
     program("pg_dump", "")
     assert "would be empty" in call("dump", "pg").stderr
-    assert double.objects == {}
-    assert double.begun == {}
+    assert bucket.objects == {}
+    assert bucket.begun == []
 
 
 def test_being_told_to_end_aborts_the_upload_and_ends_pg_dump(
-    double: Double, program: Callable[[str, str], None], tmp_path: Path
+    bucket: Bucket, program: Callable[[str, str], None], tmp_path: Path
 ) -> None:
     program(
         "pg_dump",
@@ -133,96 +151,99 @@ def test_being_told_to_end_aborts_the_upload_and_ends_pg_dump(
     def end(_: dict[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    double.before["UploadPart"] = end
+    bucket.before["UploadPart"] = end
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert call("dump", "pg").exit_code == 143
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert double.objects == {}
-    assert double.begun == {}
+    assert bucket.objects == {}
+    assert bucket.begun == []
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_store_that_refuses_a_part_keeps_nothing(
-    double: Double, program: Callable[[str, str], None]
+    bucket: Bucket, program: Callable[[str, str], None]
 ) -> None:
     def refuse(given: dict[str, Any]) -> None:
         if given["PartNumber"] == 4:
             raise refusal("AccessDenied", 403, "UploadPart")
 
-    double.before["UploadPart"] = refuse
+    bucket.before["UploadPart"] = refuse
     result = call("dump", "pg")
     assert result.exit_code == 1
     assert "writing pg/2026-06-01T000000Z.dump in bucket backups at https://s3 failed" in result.stderr
     assert "AWS_ACCESS_KEY_ID" in result.stderr
-    assert double.objects == {}
-    assert double.begun == {}
+    assert bucket.objects == {}
+    assert bucket.begun == []
 
 
-def test_what_reads_back_otherwise_is_no_backup(double: Double, program: Callable[[str, str], None]) -> None:
+def test_what_reads_back_otherwise_is_no_backup(bucket: Bucket, program: Callable[[str, str], None]) -> None:
     def spoil(given: dict[str, Any]) -> None:
-        double.objects[given["Key"]] = DUMP[:-1] + b"?"
+        bucket.put(given["Key"], DUMP[:-1] + b"?")
 
-    double.before["GetObject"] = spoil
+    bucket.before["GetObject"] = spoil
     result = call("dump", "pg")
     assert result.exit_code == 1
     assert "reads back with another checksum" in result.stderr
-    assert double.objects == {}
+    assert bucket.objects == {}
 
 
 def test_what_pg_restore_cannot_read_is_no_backup(
-    double: Double, program: Callable[[str, str], None]
+    bucket: Bucket, program: Callable[[str, str], None]
 ) -> None:
     program("pg_dump", "print('no archive' * 1000)")
     result = call("dump", "pg")
     assert result.exit_code == 1
     assert "cannot be read by pg_restore (1)" in result.stderr
-    assert double.objects == {}
+    assert bucket.objects == {}
 
 
-def test_pg_restore_may_stop_reading_early(double: Double, program: Callable[[str, str], None]) -> None:
+def test_pg_restore_may_stop_reading_early(
+    bucket: Bucket, program: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "PART", 200_000)
     program("pg_dump", "sys.stdout.buffer.write(b'PGDMP' * 100_000)")  # more than a pipe holds
     program("pg_restore", "sys.exit(0)")
     assert log(call("dump", "pg"))["bytes"] == 500_000
 
 
 def test_a_verification_that_cannot_delete_leaves_nothing_whole(
-    double: Double, program: Callable[[str, str], None]
+    bucket: Bucket, program: Callable[[str, str], None]
 ) -> None:
     def refuse(_: dict[str, Any]) -> None:
         raise refusal("InternalError", 500, "GetObject")
 
-    double.before |= {"GetObject": refuse, "DeleteObject": refuse}
+    bucket.before |= {"GetObject": refuse, "DeleteObject": refuse}
     assert call("dump", "pg").exit_code == 1
-    double.before.clear()
+    bucket.before.clear()
     assert json.loads(call("list", "pg", "--json").stdout)[0]["whole"] is False
     assert "has no whole backup" in call("check", "pg", "--max-age", "60").stderr
 
 
-def test_a_missing_pg_dump_is_named(double: Double, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_pg_dump_is_named(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "pg_dump does not start" in call("dump", "pg").stderr
-    assert double.begun == {}
+    assert bucket.begun == []
 
 
-def test_a_file_is_stored_as_a_snapshot(double: Double, tmp_path: Path) -> None:
+def test_a_file_is_stored_as_a_snapshot(bucket: Bucket, tmp_path: Path) -> None:
     source = tmp_path / "snapshot"
     source.write_bytes(DUMP)
     assert log(call("file", str(source), "etcd/quote"))["name"] == "etcd/quote/2026-06-01T000000Z.db"
-    assert double.objects["etcd/quote/2026-06-01T000000Z.db"] == DUMP
+    assert bucket.objects["etcd/quote/2026-06-01T000000Z.db"] == DUMP
     assert "No such file" in call("file", str(tmp_path / "none"), "etcd/quote").stderr
 
 
 # --- list, fetch, check ---------------------------------------------------------------------------------
 
 
-def test_list_says_what_is_whole_over_all_pages(double: Double) -> None:
+def test_list_says_what_is_whole_over_all_pages(bucket: Bucket) -> None:
     for day in range(1, 8):
-        put(double, f"2026-05-0{day}T000000Z.dump")
-    del double.objects[f"quote/pg/2026-05-07T000000Z.dump{CHECKSUM}"]
-    double.put("quote/pg/other/2026-05-09T000000Z.dump", b"of another prefix")
+        put(bucket, f"2026-05-0{day}T000000Z.dump")
+    bucket.delete(f"quote/pg/2026-05-07T000000Z.dump{CHECKSUM}")
+    bucket.put("quote/pg/other/2026-05-09T000000Z.dump", b"of another prefix")
     rows = json.loads(call("list", "quote/pg", "--json").stdout)
     assert [row["name"][:10] for row in rows] == [f"2026-05-0{day}" for day in range(7, 0, -1)]
     assert [row["whole"] for row in rows] == [False] + [True] * 6
@@ -235,10 +256,10 @@ def test_list_says_what_is_whole_over_all_pages(double: Double) -> None:
 @pytest.mark.parametrize(
     ("arguments", "content"), [([], b"two"), (["--name", "2026-05-01T000000Z.dump"], b"one")]
 )
-def test_fetch(double: Double, tmp_path: Path, arguments: list[str], content: bytes) -> None:
-    put(double, "2026-05-01T000000Z.dump", b"one")
-    put(double, "2026-05-02T000000Z.dump", b"two")
-    double.put("quote/pg/2026-05-03T000000Z.dump", b"cut off")
+def test_fetch(bucket: Bucket, tmp_path: Path, arguments: list[str], content: bytes) -> None:
+    put(bucket, "2026-05-01T000000Z.dump", b"one")
+    put(bucket, "2026-05-02T000000Z.dump", b"two")
+    bucket.put("quote/pg/2026-05-03T000000Z.dump", b"cut off")
     target = tmp_path / "backup"
     target.write_bytes(b"old")
     target.chmod(0o644)
@@ -256,10 +277,10 @@ def test_fetch(double: Double, tmp_path: Path, arguments: list[str], content: by
         ("2026-05-04T000000Z.dump", "is not in bucket backups at https://s3: choose one"),
     ],
 )
-def test_fetch_refuses(double: Double, tmp_path: Path, name: str, complaint: str) -> None:
-    put(double, "2026-05-01T000000Z.dump", checksum="0" * 64)
-    put(double, "2026-05-02T000000Z.dump", checksum="?")
-    double.put("quote/pg/2026-05-03T000000Z.dump", b"cut off")
+def test_fetch_refuses(bucket: Bucket, tmp_path: Path, name: str, complaint: str) -> None:
+    put(bucket, "2026-05-01T000000Z.dump", checksum="0" * 64)
+    put(bucket, "2026-05-02T000000Z.dump", checksum="?")
+    bucket.put("quote/pg/2026-05-03T000000Z.dump", b"cut off")
     target = tmp_path / "backup"
     target.write_bytes(b"old")
     result = call("fetch", "quote/pg", str(target), "--name", name)
@@ -269,8 +290,45 @@ def test_fetch_refuses(double: Double, tmp_path: Path, name: str, complaint: str
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_check_names_prefix_and_age(double: Double) -> None:
-    put(double, "2026-05-31T230000Z.dump")
+def test_a_dump_is_restored_after_it_was_read_once(
+    bucket: Bucket, program: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    put(bucket, "2026-05-01T000000Z.dump", DUMP)
+    program(
+        "pg_restore",
+        "content = sys.stdin.buffer.read()\n"
+        f"with open({str(tmp_path / 'calls')!r}, 'a') as log: print(len(content), *sys.argv[1:], file=log)",
+    )
+    assert log(call("restore", "quote/pg"))["name"] == "quote/pg/2026-05-01T000000Z.dump"
+    assert (tmp_path / "calls").read_text().splitlines() == [
+        f"{len(DUMP)} --list",
+        f"{len(DUMP)} --dbname= --no-password --no-owner --single-transaction",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("checksum", "restoring", "complaint"),
+    [
+        ("0" * 64, "sys.exit('must not be asked')", "reads back with another checksum"),
+        (
+            "",
+            "sys.exit(3)",
+            "quote/pg/2026-05-01T000000Z.dump in bucket backups at https://s3 could not be restored (3)",
+        ),
+    ],
+)
+def test_a_dump_that_is_damaged_or_refused_is_not_restored(
+    bucket: Bucket, program: Callable[[str, str], None], checksum: str, restoring: str, complaint: str
+) -> None:
+    put(bucket, "2026-05-01T000000Z.dump", DUMP, checksum)
+    program("pg_restore", f"sys.stdin.buffer.read()\nif sys.argv[1] != '--list':\n  {restoring}")
+    result = call("restore", "quote/pg")
+    assert result.exit_code == 1
+    assert complaint in result.stderr
+
+
+def test_check_names_prefix_and_age(bucket: Bucket) -> None:
+    put(bucket, "2026-05-31T230000Z.dump")
     assert log(call("check", "quote/pg", "--max-age", "3600"))["age"] == 3600
     result = call("check", "quote/pg", "--max-age", "3599")
     assert result.exit_code == 1
@@ -283,71 +341,72 @@ def test_check_names_prefix_and_age(double: Double) -> None:
 # --- prune ----------------------------------------------------------------------------------------------
 
 
-def test_prune_deletes_and_says_so(double: Double) -> None:
+def test_prune_deletes_and_says_so(bucket: Bucket) -> None:
     for day in range(1, 6):
-        put(double, f"2026-05-0{day}T000000Z.dump")
-    del double.objects[f"quote/pg/2026-05-05T000000Z.dump{CHECKSUM}"]
-    double.put("quote/pg/README", b"of somebody else")
-    double.begun["old"] = ("quote/pg/2026-05-05T010000Z.dump", double.now - timedelta(days=2), {})
-    double.begun["new"] = ("quote/pg/2026-05-31T235900Z.dump", double.now, {})
-    double.begun["foreign"] = ("quote/pg/film.mkv", double.now - timedelta(days=9), {})
+        put(bucket, f"2026-05-0{day}T000000Z.dump")
+    bucket.delete(f"quote/pg/2026-05-05T000000Z.dump{CHECKSUM}")
+    bucket.put("quote/pg/README", b"of somebody else")
+    bucket.begin("quote/pg/2026-05-05T010000Z.dump", bucket.now - timedelta(days=2))
+    bucket.begin("quote/pg/2026-05-31T235900Z.dump", bucket.now)
+    bucket.begin("quote/pg/film.mkv", bucket.now - timedelta(days=9))
     line = log(call("prune", "quote/pg", "--daily", "2", "--weekly", "0", "--monthly", "0"))
     assert line["kept"] == 2
     assert line["deleted"][-2:] == ["2026-05-05T000000Z.dump", "2026-05-05T010000Z.dump"]
-    assert sorted(double.objects) == [
+    assert sorted(bucket.objects) == [
         "quote/pg/2026-05-03T000000Z.dump",
         f"quote/pg/2026-05-03T000000Z.dump{CHECKSUM}",
         "quote/pg/2026-05-04T000000Z.dump",
         f"quote/pg/2026-05-04T000000Z.dump{CHECKSUM}",
         "quote/pg/README",
     ]
-    assert sorted(double.begun) == ["foreign", "new"]
+    assert sorted(bucket.begun) == ["quote/pg/2026-05-31T235900Z.dump", "quote/pg/film.mkv"]
 
 
-def test_a_prune_that_breaks_off_leaves_nothing_that_only_looks_whole(double: Double) -> None:
+def test_a_prune_that_breaks_off_leaves_nothing_that_only_looks_whole(bucket: Bucket) -> None:
     for day in range(1, 4):
-        put(double, f"2026-05-0{day}T000000Z.dump")
+        put(bucket, f"2026-05-0{day}T000000Z.dump")
 
     def refuse(given: dict[str, Any]) -> None:
         if not given["Key"].endswith(CHECKSUM):
             raise refusal("InternalError", 500, "DeleteObject")
 
-    double.before["DeleteObject"] = refuse
+    bucket.before["DeleteObject"] = refuse
     assert call("prune", "quote/pg", "--daily", "1", "--weekly", "0", "--monthly", "0").exit_code == 1
     rows = json.loads(call("list", "quote/pg", "--json").stdout)
     assert [row["whole"] for row in rows] == [True, False, True]
 
 
 @pytest.mark.parametrize("prefix", ["", "/"])
-def test_the_whole_bucket_is_no_prefix(double: Double, prefix: str) -> None:
+def test_the_whole_bucket_is_no_prefix(bucket: Bucket, prefix: str) -> None:
     result = call("prune", prefix)
     assert result.exit_code == 2
-    assert double.calls == []
+    assert bucket.calls == []
 
 
 # --- lifecycle ------------------------------------------------------------------------------------------
 
 
-def test_lifecycle_keeps_the_rules_of_others(double: Double) -> None:
+def test_lifecycle_keeps_the_rules_of_others(bucket: Bucket) -> None:
+    sent: list[dict[str, Any]] = []
+    bucket.before["PutBucketLifecycleConfiguration"] = sent.append
     assert log(call("lifecycle", "backups", "quote/pg", "--days", "60"))["changed"] is True
     foreign = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 3}}
-    double.lifecycle["Rules"].insert(0, foreign)
-    double.lifecycle["TransitionDefaultMinimumObjectSize"] = "varies_by_storage_class"
+    both = {"Rules": [foreign, *bucket.lifecycle["Rules"]]}
+    bucket.unobserved.put_bucket_lifecycle_configuration(Bucket="backups", LifecycleConfiguration=both)
     assert log(call("lifecycle", "backups", "quote/pg", "--days", "90"))["changed"] is True
     assert log(call("lifecycle", "backups", "quote/pg", "--days", "90"))["changed"] is False
-    assert double.calls.count("PutBucketLifecycleConfiguration") == 2
-    assert double.lifecycle == {
-        "Rules": [
-            foreign,
-            {
-                "ID": "quote-platform/quote/pg",
-                "Status": "Enabled",
-                "Filter": {"Prefix": "quote/pg/"},
-                "Transitions": [{"Days": 90, "StorageClass": "GLACIER"}],
-            },
-        ],
-        "TransitionDefaultMinimumObjectSize": "varies_by_storage_class",
-    }
+    assert bucket.lifecycle["Rules"] == [
+        foreign,
+        {
+            "ID": "quote-platform/quote/pg",
+            "Status": "Enabled",
+            "Filter": {"Prefix": "quote/pg/"},
+            "Transitions": [{"Days": 90, "StorageClass": "GLACIER"}],
+        },
+    ]
+    assert len(sent) == 2
+    # Small objects, as checksums are, stay where they are, if it was so.
+    assert sent[1]["TransitionDefaultMinimumObjectSize"] == "all_storage_classes_128K"
 
 
 # --- the store ------------------------------------------------------------------------------------------
@@ -390,11 +449,11 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         (EndpointConnectionError(endpoint_url="https://s3"), "check S3_ENDPOINT and the network"),
     ],
 )
-def test_an_error_says_where_and_what_next(double: Double, error: Exception, step: str) -> None:
+def test_an_error_says_where_and_what_next(bucket: Bucket, error: Exception, step: str) -> None:
     def fail(_: dict[str, Any]) -> None:
         raise error
 
-    double.before["ListObjectsV2"] = fail
+    bucket.before["ListObjectsV2"] = fail
     for command in (["list", "pg"], ["prune", "pg"], ["check", "pg", "--max-age", "1"]):
         result = call(*command)
         assert result.exit_code == 1
@@ -403,11 +462,11 @@ def test_an_error_says_where_and_what_next(double: Double, error: Exception, ste
         assert len(result.stderr.splitlines()) == 1
 
 
-def test_entries_are_those_below_the_prefix_only(double: Double) -> None:
-    name = name_of(double.now, ".db")
-    double.put(f"etcd/{name}", b"123")
-    double.put(f"etcd-old/{name}", b"123")
-    assert Store(double.client, "backups").entries("etcd") == [Entry(name, 3, double.now)]
+def test_entries_are_those_below_the_prefix_only(bucket: Bucket) -> None:
+    name = name_of(bucket.now, ".db")
+    bucket.put(f"etcd/{name}", b"123")
+    bucket.put(f"etcd-old/{name}", b"123")
+    assert Store(bucket.client, "backups").entries("etcd") == [Entry(name, 3, bucket.now)]
 
 
 def test_it_runs_with_boto3_and_typer_alone() -> None:

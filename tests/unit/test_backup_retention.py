@@ -23,7 +23,7 @@ def rule(times: set[datetime], keep: Keep) -> set[datetime]:
 
     def stays(time: datetime) -> bool:
         newer = [other for other in times if other > time]
-        if not newer:
+        if len(newer) < max(1, keep.recent):
             return True
         for number, period in periods:
             later = {period(other) for other in newer}
@@ -56,7 +56,7 @@ class Series:
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("keep", [Keep(), Keep(3, 0, 2), Keep(0, 0, 0), Keep(1, 10, 1)])
+@pytest.mark.parametrize("keep", [Keep(), Keep(5, 3, 0, 2), Keep(0, 0, 0, 0), Keep(1, 1, 10, 1)])
 def test_three_years_of_daily_runs_with_gaps_and_failures(seed: int, keep: Keep) -> None:
     chance = random.Random(seed)  # noqa: S311 (a simulation)
     series, every, broken = Series(), set(), 0
@@ -83,7 +83,7 @@ def test_three_years_of_daily_runs_with_gaps_and_failures(seed: int, keep: Keep)
         assert all(now - b.time <= DAY for b in left_over)
     assert series.whole() == rule(every, keep)
     assert broken > 50
-    assert len(series.whole()) <= keep.daily + keep.weekly + keep.monthly + 1
+    assert len(series.whole()) <= max(1, keep.recent) + keep.daily + keep.weekly + keep.monthly
 
 
 def test_the_default_keeps_a_year() -> None:
@@ -97,9 +97,23 @@ def test_the_default_keeps_a_year() -> None:
     assert 18 <= len(times) <= 23
 
 
+def test_snapshots_every_six_hours_reach_two_days_back_and_then_a_year() -> None:
+    series, every, keep = Series(), set[datetime](), Keep(8, 7, 4, 12)
+    for number in range(400 * 4):
+        now = START + number * timedelta(hours=6)
+        every.add(now)
+        series.store(now, suffix=".db")
+        series.prune(now, keep)
+        newest = sorted(series.whole(), reverse=True)[:8]
+        assert newest == [now - ago * timedelta(hours=6) for ago in range(min(8, number + 1))]
+    assert series.whole() == rule(every, keep)
+    assert len({(time.year, time.month) for time in series.whole()}) == 12
+    assert len(series.whole()) <= 8 + 7 + 4 + 12
+
+
 def test_a_day_with_several_keeps_its_last() -> None:
     times = {START + timedelta(hours=6 * number) for number in range(8)}
-    assert kept(times, Keep(2, 0, 0)) == {START + timedelta(hours=18), START + timedelta(hours=42)}
+    assert kept(times, Keep(1, 2, 0, 0)) == {START + timedelta(hours=18), START + timedelta(hours=42)}
 
 
 def test_the_last_good_one_stays_whatever_comes_after() -> None:
@@ -107,7 +121,7 @@ def test_the_last_good_one_stays_whatever_comes_after() -> None:
     series.store(START)
     for day in range(1, 400):
         series.store(START + day * DAY, whole=False)
-        series.prune(START + day * DAY, Keep(0, 0, 0))
+        series.prune(START + day * DAY, Keep(0, 0, 0, 0))
     assert series.whole() == {START}
     assert len(series.entries) == 2 + 2  # and the broken ones of the last day
 
@@ -122,7 +136,7 @@ def test_only_what_is_named_like_a_backup_goes() -> None:
         "keep.sha256",
     ]
     entries = [Entry(name, 1, START) for name in foreign]
-    assert doomed(entries, Keep(0, 0, 0), START + 1000 * DAY) == []
+    assert doomed(entries, Keep(0, 0, 0, 0), START + 1000 * DAY) == []
     assert [time_of(name) for name in foreign] == [None] * len(foreign)
 
 
@@ -133,14 +147,14 @@ def test_a_checksum_goes_before_its_backup_and_one_without_goes_too() -> None:
     lone = f"{name_of(START - DAY, '.dump')}{CHECKSUM}"
     series.entries[lone] = Entry(lone, 1, START - DAY)
     old = name_of(START, ".dump")
-    assert series.prune(START + DAY, Keep(1, 0, 0)) == [f"{old}{CHECKSUM}", old, lone]
+    assert series.prune(START + DAY, Keep(1, 1, 0, 0)) == [f"{old}{CHECKSUM}", old, lone]
 
 
 def test_a_snapshot_is_no_reason_to_delete_a_dump() -> None:
     series = Series()
     series.store(START)
     series.store(START + timedelta(hours=1), suffix=".db")
-    assert series.prune(START + DAY, Keep(1, 0, 0)) == []
+    assert series.prune(START + DAY, Keep(1, 1, 0, 0)) == []
 
 
 def test_what_is_under_way_stays() -> None:

@@ -23,7 +23,7 @@ options:
   accounts: {type: dict, required: true, description: "By purpose: bucket, access_key."}
   secret_keys: {type: dict, required: true, description: By purpose.}
   create: {type: bool, description: Create a missing bucket.}
-  folder: {type: str, description: Return the names of the folders below this one instead; ends in a slash.}
+  folder: {type: str, description: Return what lies right below this folder instead; ends in a slash.}
   timeout: {type: int, description: Seconds to wait for an endpoint that does not answer yet.}
 author: [Quote Platform]
 """
@@ -89,11 +89,15 @@ def use(client: Any, account: Account, region: str, create: bool, dry_run: bool)
     return created
 
 
-def folders(client: Any, bucket: str, folder: str) -> list[str]:
-    """Return the names of the folders right below one."""
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder, Delimiter="/")
-    found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
-    return sorted(name.removeprefix(folder).rstrip("/") for name in found)
+def below(client: Any, bucket: str, folder: str) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and of the objects right below a folder."""
+    folders, objects = [], []
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder, Delimiter="/"):
+        folders += [
+            entry["Prefix"].removeprefix(folder).rstrip("/") for entry in page.get("CommonPrefixes", [])
+        ]
+        objects += [entry["Key"].removeprefix(folder) for entry in page.get("Contents", [])]
+    return sorted(folders), sorted(objects)
 
 
 def main() -> None:
@@ -115,7 +119,8 @@ def main() -> None:
     where = given["endpoint"] or f"AWS ({given['region']})"
     deadline = time.monotonic() + given["timeout"]
     created: list[str] = []
-    found: list[str] = []
+    folders: list[str] = []
+    objects: list[str] = []
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as authority:
         authority.write(given["ca"])
         authority.flush()
@@ -138,7 +143,7 @@ def main() -> None:
             while True:
                 try:
                     if given["folder"]:
-                        found += folders(client, account["bucket"], given["folder"])
+                        folders, objects = below(client, account["bucket"], given["folder"])
                     elif use(client, account, given["region"], given["create"], module.check_mode):
                         created.append(account["bucket"])
                     break
@@ -149,7 +154,7 @@ def main() -> None:
                     if not passing or time.monotonic() > deadline:
                         module.fail_json(msg=explain(error, where, purpose, account))
                     time.sleep(1)
-    module.exit_json(changed=bool(created), created=created, folders=found)
+    module.exit_json(changed=bool(created), created=created, folders=folders, objects=objects)
 
 
 if __name__ == "__main__":

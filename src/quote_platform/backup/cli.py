@@ -1,7 +1,7 @@
 """Commands of `python3 -m quote_platform.backup`.
 
 Settings come from the environment: S3_ENDPOINT (empty: AWS), S3_REGION, S3_BUCKET, AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, AWS_CA_BUNDLE; `dump` reads libpq's (PGHOST, PGDATABASE and so on) as well.
+AWS_SECRET_ACCESS_KEY, AWS_CA_BUNDLE; `dump` and `restore` read libpq's (PGHOST, PGDATABASE …) as well.
 """
 
 import json
@@ -34,6 +34,8 @@ Prefix = Annotated[
         callback=one_prefix, help="Where this series of backups lies in the bucket, such as etcd/quote."
     ),
 ]
+
+Name = Annotated[str, typer.Option(help="Name as `list` shows it, or latest.")]
 
 
 @app.callback()
@@ -83,13 +85,14 @@ def described(prefix: str, backup: retention.Backup, checksum: str) -> dict[str,
 @app.command()
 def prune(
     prefix: Prefix,
+    recent: Annotated[int, typer.Option(min=1, help="How many of the newest backups stay.")] = 1,
     daily: Annotated[int, typer.Option(min=0, help="Days of which the newest backup stays.")] = 7,
     weekly: Annotated[int, typer.Option(min=0, help="Weeks of which the newest backup stays.")] = 4,
     monthly: Annotated[int, typer.Option(min=0, help="Months of which the newest backup stays.")] = 12,
 ) -> None:
     """Delete old backups and what broken-off ones left; the newest whole one always stays."""
     with logged("prune") as line:
-        deleted, left = jobs.prune(opened(), prefix, retention.Keep(daily, weekly, monthly))
+        deleted, left = jobs.prune(opened(), prefix, retention.Keep(recent, daily, weekly, monthly))
         line.update(name=prefix, deleted=deleted, kept=left)
 
 
@@ -120,11 +123,18 @@ def fetch(
     target: Annotated[
         Path, typer.Argument(metavar="FILE", help="File to write; one that is there is replaced.")
     ],
-    name: Annotated[str, typer.Option(help="Name as `list` shows it, or latest.")] = "latest",
+    name: Name = "latest",
 ) -> None:
     """Get a backup, if it is what was stored."""
     with logged("fetch") as line:
         line.update(described(prefix, *jobs.fetch(opened(), prefix, name, target)))
+
+
+@app.command()
+def restore(prefix: Prefix, name: Name = "latest") -> None:
+    """Restore a dump into the empty database that PGDATABASE names, whole or not at all."""
+    with logged("restore") as line:
+        line.update(described(prefix, *jobs.restore(opened(), prefix, name)))
 
 
 @app.command()

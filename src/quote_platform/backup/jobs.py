@@ -1,4 +1,4 @@
-"""What the commands do: make a backup and read it back, fetch one, clear old ones."""
+"""What the commands do: make a backup and read it back, fetch or restore one, clear old ones."""
 
 import contextlib
 import hashlib
@@ -71,34 +71,41 @@ def keep(
 
 def verify(store: Store, key: str, checksum: str, archive: bool) -> None:
     """Refuse what reads back as something else, or as no archive of pg_dump."""
-    sha = hashlib.sha256()
-    if not archive:
+    if archive:
+        status, found = pour(store, key, ["pg_restore", "--list"])
+        if status != 0:
+            raise BackupError(
+                f"{key} in {store.where} cannot be read by pg_restore ({status}), and is no backup: "
+                "look at what pg_restore says above, then run again"
+            )
+    else:
+        sha = hashlib.sha256()
         for block in store.read(key):
             sha.update(block)
-    else:
-        command = ["pg_restore", "--list"]
-        with running(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-            assert process.stdin  # noqa: S101 (for the type)
-            listening = True
-            for block in store.read(key):
-                sha.update(block)
-                try:
-                    if listening:
-                        process.stdin.write(block)
-                except BrokenPipeError:  # it has the list, which comes first; the rest is for the checksum
-                    listening = False
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-            if process.wait() != 0:
-                raise BackupError(
-                    f"{key} in {store.where} cannot be read by pg_restore ({process.returncode}), and is no "
-                    "backup: look at what pg_restore says above, then run again"
-                )
-    if sha.hexdigest() != checksum:
+        found = sha.hexdigest()
+    if found != checksum:
         raise BackupError(
-            f"{key} in {store.where} reads back with another checksum ({sha.hexdigest()}, written was "
-            f"{checksum}), and is no backup: check the store, then run again"
+            f"{key} in {store.where} reads back with another checksum ({found}, written was {checksum}), "
+            "and is no backup: check the store, then run again"
         )
+
+
+def pour(store: Store, key: str, command: list[str]) -> tuple[int, str]:
+    """Read an object into a command; return the command's status, and the checksum of what was read."""
+    sha = hashlib.sha256()
+    with running(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stdin  # noqa: S101 (for the type)
+        listening = True
+        for block in store.read(key):
+            sha.update(block)
+            try:
+                if listening:
+                    process.stdin.write(block)
+            except BrokenPipeError:  # it has seen enough, or has failed; the rest is for the checksum
+                listening = False
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        return process.wait(), sha.hexdigest()
 
 
 @contextlib.contextmanager
@@ -173,6 +180,22 @@ def fetch(store: Store, prefix: str, name: str, target: Path) -> tuple[Backup, s
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+    return backup, wanted
+
+
+def restore(store: Store, prefix: str, name: str) -> tuple[Backup, str]:
+    """Restore a dump, if it is what was stored, into the empty database that libpq's environment names."""
+    backup = choose(store, prefix, name)
+    key = f"{prefix}/{backup.name}"
+    wanted = checksum_of(store, key)
+    verify(store, key, wanted, archive=True)
+    # All of it belongs to who restores it, or none of it is there. The environment says which database.
+    command = ["pg_restore", "--dbname=", "--no-password", "--no-owner", "--single-transaction"]
+    status, found = pour(store, key, command)
+    if status != 0 or found != wanted:
+        raise BackupError(
+            f"{key} in {store.where} could not be restored ({status}): look at what pg_restore says above"
+        )
     return backup, wanted
 
 

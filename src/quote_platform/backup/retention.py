@@ -33,8 +33,9 @@ class Backup:
 
 @dataclass(frozen=True)
 class Keep:
-    """Of how many days, weeks and months the newest backup stays."""
+    """How many of the newest backups stay, and of how many days, weeks and months the newest."""
 
+    recent: int = 1
     daily: int = 7
     weekly: int = 4
     monthly: int = 12
@@ -73,12 +74,12 @@ PERIODS: dict[str, Callable[[datetime], object]] = {
 
 
 def kept(times: Iterable[datetime], keep: Keep) -> set[datetime]:
-    """Return the times that stay: the newest, and the newest of each of the last days, weeks and months.
+    """Return the times that stay: the newest ones, and the newest of each of the last days, weeks and months.
 
     A period without a backup does not count, so that a long outage costs no old one.
     """
     newest_first = sorted(times, reverse=True)
-    stay = set(newest_first[:1])
+    stay = set(newest_first[: max(1, keep.recent)])
     for name, period in PERIODS.items():
         last_of: dict[object, datetime] = {}
         for time in newest_first:

@@ -34,6 +34,7 @@ NEXT = {
     "NoSuchBucket": "create the bucket, or correct S3_BUCKET",
     "InvalidObjectState": "it is in GLACIER: restore it there (`aws s3api restore-object`), then run again",
     "NoSuchKey": "choose one that `list` shows",
+    "InsufficientStorage": "the store's disk is full: enlarge it; what is stored already is not harmed",
 }
 RIGHTS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do in the bucket"
 NETWORK = "check S3_ENDPOINT and the network, then run again"

@@ -15,6 +15,7 @@ from cryptography import x509
 from kubernetes import client
 from kubernetes.client import ApiException
 
+from quote_platform.verify import backups
 from quote_platform.verify.target import PROBE_PORT, Failed, NotRun, Target, wait
 
 ROLLOUT_RATE = 20  # requests a second while the application is replaced; far below the rate limit
@@ -364,6 +365,7 @@ LANES: list[list[tuple[str, CheckFunction]]] = [
         ("network policy", network_policy),
     ],
     [("volume", volume_keeps_data), ("node figures", node_figures)],
+    [("base backup", backups.base_backup), ("dump", backups.dump), ("etcd snapshot", backups.snapshot)],
     [
         ("TLS", tls),
         ("row on replicas", row_on_replicas),

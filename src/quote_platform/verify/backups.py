@@ -1,0 +1,111 @@
+"""How old the newest backup of each kind is, asked of the object store."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cronsim import CronSim
+from kubernetes import client
+from kubernetes.client import ApiException
+
+from quote_platform.verify.target import Failed, NotRun, Target, wait
+
+SLACK = timedelta(hours=1)  # what a backup may take, and a busy cluster be late
+SWITCHED_OFF = "backups are switched off (backups_enabled)"
+
+
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+def judge(newest: datetime | None, schedule: str, since: datetime, next_command: str) -> str:
+    """Refuse when the one that was due after the newest is missing; the schedule counts since it was made."""
+    # Of six fields, as one of the operators has them, the first are seconds.
+    due = next(CronSim(" ".join(schedule.split()[-5:]), newest or since))
+    found = f"the newest is of {newest:%Y-%m-%d %H:%M} UTC" if newest else "there is none"
+    if now() > due + SLACK:
+        raise Failed(f"{found}, one was due at {due:%Y-%m-%d %H:%M} UTC", next_command)
+    if newest is None:
+        raise NotRun(f"the first one is due at {due:%Y-%m-%d %H:%M} UTC")
+    return f"{found}, the next is due at {due:%Y-%m-%d %H:%M} UTC"
+
+
+def base_backup(target: Target) -> str:
+    """PostgreSQL's newest base backup is as young as its schedule says."""
+
+    def read(group: str, plural: str) -> dict[str, Any]:
+        return dict(
+            client.CustomObjectsApi(target.api).get_namespaced_custom_object(
+                group, "v1", target.namespace, plural, "postgres"
+            )
+        )
+
+    plugins = read("postgresql.cnpg.io", "clusters")["spec"].get("plugins")
+    if not plugins:
+        raise NotRun(SWITCHED_OFF)
+    # The plugin looks into the bucket, and says of each archive what is there.
+    archives = read("barmancloud.cnpg.io", "objectstores").get("status", {}).get("serverRecoveryWindow", {})
+    newest = archives.get(plugins[0]["parameters"]["serverName"], {}).get("lastSuccessfulBackupTime")
+    scheduled = read("postgresql.cnpg.io", "scheduledbackups")
+    return judge(
+        datetime.fromisoformat(newest) if newest else None,
+        scheduled["spec"]["schedule"],
+        datetime.fromisoformat(scheduled["metadata"]["creationTimestamp"]),
+        f"kubectl --namespace {target.namespace} get backups",
+    )
+
+
+def dump(target: Target) -> str:
+    """PostgreSQL's newest dump is as young as its schedule says."""
+    return _stored(target, target.namespace, "postgres-dump", "dump")
+
+
+def snapshot(target: Target) -> str:
+    """The newest snapshot of etcd is as young as its schedule says."""
+    return _stored(target, "etcd-snapshots", "etcd-snapshot", "store")
+
+
+def _stored(target: Target, namespace: str, name: str, container: str) -> str:
+    """Judge what a CronJob has stored: a pod like its own lists it."""
+    try:
+        cron_job = client.BatchV1Api(target.api).read_namespaced_cron_job(name, namespace)
+    except ApiException as error:
+        if error.status == 404:
+            raise NotRun(SWITCHED_OFF) from error
+        raise
+    template = cron_job.spec.job_template.spec.template
+    containers = [*(template.spec.init_containers or []), *template.spec.containers]
+    lister = next(one for one in containers if one.name == container)
+    lister.args = ["list", lister.args[-1], "--json"]  # the last one is the folder
+    template.spec.init_containers, template.spec.containers = None, [lister]
+    rows = json.loads(_output(target, namespace, template))
+    whole = [datetime.fromisoformat(row["time"]) for row in rows if row["whole"]]
+    return judge(
+        max(whole, default=None),
+        cron_job.spec.schedule,
+        cron_job.metadata.creation_timestamp,
+        f"kubectl --namespace {namespace} get jobs",
+    )
+
+
+def _output(target: Target, namespace: str, template: Any) -> str:
+    """Return what a pod prints that runs once; it goes away again."""
+    metadata = client.V1ObjectMeta(generate_name="verify-", labels=template.metadata.labels)
+    body = client.V1Pod(metadata=metadata, spec=template.spec)
+    pod = target.core.create_namespaced_pod(namespace, body).metadata.name
+
+    def phase() -> str:
+        return str(target.core.read_namespaced_pod(pod, namespace).status.phase)
+
+    try:
+        hint = f"kubectl --namespace {namespace} get pods"
+        wait(lambda: phase() in {"Succeeded", "Failed"}, 60, lambda: f"the pod {pod} does not end", hint)
+        # As it is: the client would take JSON apart.
+        log = target.core.read_namespaced_pod_log(pod, namespace, _preload_content=False)
+        output = str(log.data, "utf-8")
+        if phase() == "Failed":
+            raise Failed(f"the object store cannot be asked: {output.strip()[-300:]}", hint)
+    finally:
+        target.core.delete_namespaced_pod(pod, namespace)
+    return output

@@ -1,0 +1,346 @@
+"""The verification itself: how it judges, what it reports, when a check passes, fails or is not run."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace as Fake
+from typing import Any
+
+import httpx
+import pytest
+from kubernetes import client
+from kubernetes.client import ApiException
+from rich.console import Console
+from typer.testing import CliRunner
+
+from quote_platform.verify import backups, checks, cli
+from quote_platform.verify.report import Check, Report
+from quote_platform.verify.target import Failed, NotRun, Target, wait
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+class FakeTarget(Target):
+    """A platform whose API server is whatever a test puts in its place."""
+
+    def __post_init__(self) -> None:
+        self.scratch = "scratch"
+        self.opened = self.closed = False
+        self.api: Any = None
+        self.core: Any = Fake()
+        self.apps: Any = Fake()
+
+    def open(self) -> None:
+        self.opened = True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def target(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
+    monkeypatch.setattr(backups, "now", lambda: NOW)
+    return FakeTarget("kubeconfig", "1.36.3", "quotes.example.com", ["10.0.0.1", "10.0.0.2"], "agnhost")
+
+
+# --- judging and reporting ----------------------------------------------------------------------------------
+
+
+def passes(_: Target) -> str:
+    return "all is well"
+
+
+def fails(_: Target) -> str:
+    raise Failed("it does not work", "kubectl get pods")
+
+
+def has_nothing(_: Target) -> str:
+    raise NotRun("there is none")
+
+
+def breaks(_: Target) -> str:
+    raise KeyError("unforeseen")
+
+
+def is_refused(_: Target) -> str:
+    raise ApiException(status=403, reason="Forbidden")
+
+
+@pytest.mark.parametrize(
+    ("function", "status", "detail", "following"),
+    [
+        (passes, "passed", "all is well", ""),
+        (fails, "failed", "it does not work", "kubectl get pods"),
+        (has_nothing, "not run", "there is none", ""),
+        (breaks, "failed", "KeyError: 'unforeseen' (breaks:", ""),
+        (is_refused, "failed", "ApiException: Forbidden (is_refused:", ""),
+    ],
+)
+def test_a_check_is_judged(
+    target: FakeTarget, function: Any, status: str, detail: str, following: str
+) -> None:
+    check = cli.run_check("one", function, target)
+    assert check.status == status
+    assert check.detail.startswith(detail)
+    assert check.next_command == following
+
+
+@pytest.mark.parametrize(
+    ("functions", "words", "counts"),
+    [
+        ([passes, has_nothing], [], (1, 0, 1)),
+        ([passes, fails, breaks], [], (1, 2, 0)),
+        ([has_nothing], [], (0, 0, 1)),
+        ([passes, fails], ["--only", "passes"], (1, 0, 0)),
+        ([passes], ["--unavailable", '[{"name": "ingress-nginx", "reason": "no image"}]'], (1, 0, 1)),
+    ],
+    ids=["not run", "failed", "nothing passed", "only one", "unavailable"],
+)
+def test_the_report_and_the_exit_status(  # noqa: PLR0917 (fixtures)
+    monkeypatch: pytest.MonkeyPatch,
+    target: FakeTarget,
+    tmp_path: Path,
+    functions: list[Any],
+    words: list[str],
+    counts: tuple[int, int, int],
+) -> None:
+    # Each in a lane of its own.
+    monkeypatch.setattr(cli, "LANES", [[(one.__name__, one)] for one in functions])
+    monkeypatch.setattr(cli, "Target", lambda *_: target)
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.touch()
+    command = ["run", "--kubeconfig", str(kubeconfig), "--version", "1.36.3", "--address", "10.0.0.1"]
+    command += ["--image", "agnhost", "--report", str(tmp_path / "new" / "report.json"), *words]
+    result = CliRunner().invoke(cli.app, command)
+    passed, failed, _ = counts
+    assert result.exit_code == int(failed > 0 or passed == 0), result.output
+    assert "{} passed, {} failed, {} not run".format(*counts) in result.output
+    checks_of = json.loads((tmp_path / "new" / "report.json").read_text())["checks"]
+    found = [one["status"] for one in checks_of]
+    assert tuple(found.count(which) for which in ("passed", "failed", "not run")) == counts
+    assert target.opened
+    assert target.closed
+
+
+def test_what_looks_like_markup_is_shown_as_it_is() -> None:
+    written = StringIO()
+    check = Check(name="one", status="failed", detail="[bold] in a message", next_command="kubectl get pods")
+    Report(cluster="quote", checks=[check]).show(Console(width=150, file=written))
+    text = written.getvalue()
+    assert "[bold] in a message" in text
+    assert "next: kubectl get pods" in text
+
+
+def test_waiting_ends_and_says_what_did_not_come() -> None:
+    answers = iter([False, True])
+    wait(lambda: next(answers), 5, lambda: "never")
+    with pytest.raises(Failed, match="no answer after 0 s"):
+        wait(lambda: False, 0, lambda: "no answer", "look there")
+
+
+# --- checks -------------------------------------------------------------------------------------------------
+
+
+def node(name: str, ready: str = "True", version: str = "v1.36.3") -> Fake:
+    conditions = [Fake(type="MemoryPressure", status="False"), Fake(type="Ready", status=ready)]
+    status = Fake(conditions=conditions, node_info=Fake(kubelet_version=version))
+    return Fake(metadata=Fake(name=name), status=status)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "complaint"),
+    [
+        ([node("a"), node("b")], ""),
+        ([node("a"), node("b", ready="Unknown")], "b is not Ready"),
+        ([node("a", version="v1.35.0")], "a runs v1.35.0, wanted v1.36.3"),
+        ([], "the cluster has no nodes"),
+    ],
+)
+def test_nodes(target: FakeTarget, nodes: list[Fake], complaint: str) -> None:
+    target.core.list_node = lambda: Fake(items=nodes)
+    if complaint:
+        with pytest.raises(Failed, match=complaint):
+            checks.nodes_ready(target)
+    else:
+        assert checks.nodes_ready(target) == "2 nodes at v1.36.3"
+
+
+def test_what_a_pod_cannot_reach_is_named(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "execute", lambda *_: "10.0.0.1:80 ok\n10.0.0.2:80 REFUSED\n")
+    assert target.connects("probe", "10.0.0.1:80", "10.0.0.2:80") == {"10.0.0.2:80": "REFUSED"}
+    assert target.connects("probe", "10.0.0.3:80")["10.0.0.3:80"].startswith("no answer")
+
+
+def served(monkeypatch: pytest.MonkeyPatch, target: FakeTarget, answer: Any) -> None:
+    transport = httpx.MockTransport(answer)
+    monkeypatch.setattr(target, "http", lambda _: httpx.Client(base_url="https://app", transport=transport))
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_burst_is_limited(target: FakeTarget, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    answers = iter([200] * 50)
+    served(monkeypatch, target, lambda _: httpx.Response(next(answers, code)))
+    assert checks.rate_limit(target).startswith(f"{code} after ")
+
+
+def test_a_burst_that_nothing_limits_fails(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    served(monkeypatch, target, lambda _: httpx.Response(200))
+    with pytest.raises((Failed, NotRun), match=r"900 requests|only"):
+        checks.rate_limit(target)
+
+
+def instances(target: FakeTarget, *roles: str) -> None:
+    pods = [
+        Fake(metadata=Fake(name=f"postgres-{number}", labels={"cnpg.io/instanceRole": role}))
+        for number, role in enumerate(roles, 1)
+    ]
+    target.core.list_namespaced_pod = lambda *_, **__: Fake(items=pods)
+
+
+def test_a_row_is_looked_for_on_every_replica(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def add(request: httpx.Request) -> httpx.Response:
+        said.append(json.loads(request.content)["text"])
+        return httpx.Response(201, json={"id": 7})
+
+    asked: list[tuple[str, str]] = []
+
+    def execute(pod: str, *command: str, **_: str) -> str:
+        asked.append((pod, command[-1]))
+        return said[-1] + "\n"
+
+    served(monkeypatch, target, add)
+    instances(target, "replica", "primary", "replica")
+    monkeypatch.setattr(target, "execute", execute)
+    assert checks.row_on_replicas(target) == "row 7 on postgres-1, postgres-3"
+    assert [pod for pod, _ in asked] == ["postgres-1", "postgres-3", "postgres-2"]
+    assert asked[-1][1] == "delete from quotes where id = 7"
+    instances(target, "primary")
+    with pytest.raises(Failed, match="there is no replica"):
+        checks.row_on_replicas(target)
+    instances(target, "primary", "primary")
+    with pytest.raises(Failed, match="2 primaries"):
+        checks.row_on_replicas(target)
+    served(monkeypatch, target, lambda _: httpx.Response(500, text="no database"))
+    with pytest.raises(Failed, match="adding a quote answers 500: no database"):
+        checks.row_on_replicas(target)
+
+
+# --- age of backups -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("newest", "since", "schedule", "result"),
+    [
+        (NOW - HOUR, NOW - 90 * HOUR, "0 * * * *", "the newest is of"),
+        (NOW - 10 * HOUR, NOW - 90 * HOUR, "0 0 1 * * *", "the newest is of"),
+        (NOW - 3 * HOUR, NOW - 90 * HOUR, "0 * * * *", "one was due at"),
+        (NOW - 50 * HOUR, NOW - 90 * HOUR, "0 0 1 * * *", "one was due at"),
+        (None, NOW, "0 * * * *", "the first one is due"),
+        (None, NOW - 90 * HOUR, "0 1 * * *", "there is none, one was due"),
+    ],
+    ids=["young", "daily, in six fields", "one missed", "daily missed", "a new cluster", "never one"],
+)
+@pytest.mark.usefixtures("target")
+def test_the_age_of_a_backup(newest: datetime | None, since: datetime, schedule: str, result: str) -> None:
+    if result == "the newest is of":
+        assert backups.judge(newest, schedule, since, "").startswith(result)
+    else:
+        with pytest.raises(NotRun if "first" in result else Failed, match=result):
+            backups.judge(newest, schedule, since, "")
+
+
+def custom_objects(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
+    api = Fake(get_namespaced_custom_object=lambda group, version, namespace, plural, name: found[plural])
+    monkeypatch.setattr(client, "CustomObjectsApi", lambda _: api)
+
+
+def test_the_base_backup_is_that_of_the_archive_in_use(
+    target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = {name: {"lastSuccessfulBackupTime": (NOW - age).isoformat()} for name, age in
+              {"postgres": 90 * HOUR, "postgres-2": HOUR}.items()}  # fmt: skip
+    found: dict[str, Any] = {
+        "clusters": {"spec": {"plugins": [{"parameters": {"serverName": "postgres-2"}}]}},
+        "objectstores": {"status": {"serverRecoveryWindow": window}},
+        "scheduledbackups": {
+            "spec": {"schedule": "0 0 1 * * *"},
+            "metadata": {"creationTimestamp": f"{NOW - 99 * HOUR:%Y-%m-%dT%H:%M:%SZ}"},
+        },
+    }
+    custom_objects(monkeypatch, found)
+    assert f"the newest is of {NOW - HOUR:%Y-%m-%d %H:%M}" in backups.base_backup(target)
+    found["clusters"]["spec"]["plugins"][0]["parameters"]["serverName"] = "postgres"
+    with pytest.raises(Failed, match="one was due"):
+        backups.base_backup(target)
+    found["objectstores"] = {}
+    with pytest.raises(Failed, match="there is none"):
+        backups.base_backup(target)
+    found["clusters"] = {"spec": {}}
+    with pytest.raises(NotRun, match="switched off"):
+        backups.base_backup(target)
+
+
+class FakeJobs:
+    """A namespace with one CronJob, whose pods say what a test wants."""
+
+    def __init__(self, target: FakeTarget, monkeypatch: pytest.MonkeyPatch, said: str, phase: str) -> None:
+        self.pods: list[Any] = []
+        self.deleted: list[str] = []
+        containers = [client.V1Container(name="dump", args=["dump", "postgres-dumps"])]
+        spec = client.V1PodSpec(init_containers=containers, containers=[client.V1Container(name="prune")])
+        template = Fake(metadata=Fake(labels={"app": "postgres-dump"}), spec=spec)
+        cron_job = Fake(
+            metadata=Fake(creation_timestamp=NOW - 99 * HOUR),
+            spec=Fake(schedule="0 2 * * *", job_template=Fake(spec=Fake(template=template))),
+        )
+        monkeypatch.setattr(
+            client, "BatchV1Api", lambda _: Fake(read_namespaced_cron_job=lambda *_: cron_job)
+        )
+        pod = Fake(metadata=Fake(name="verify-1"), status=Fake(phase=phase))
+
+        def create(_: str, body: Any) -> Fake:
+            self.pods.append(body)
+            return pod
+
+        target.core.create_namespaced_pod = create
+        target.core.read_namespaced_pod = lambda *_: pod
+        target.core.read_namespaced_pod_log = lambda *_, **__: Fake(data=said.encode())
+        target.core.delete_namespaced_pod = lambda name, _: self.deleted.append(name)
+
+
+def row(age: timedelta, whole: bool = True) -> dict[str, Any]:
+    return {"name": "one", "time": (NOW - age).isoformat(), "bytes": 1, "whole": whole}
+
+
+def test_a_dump_counts_when_it_is_whole(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = FakeJobs(target, monkeypatch, json.dumps([row(HOUR, whole=False), row(2 * HOUR)]), "Succeeded")
+    assert f"the newest is of {NOW - 2 * HOUR:%Y-%m-%d %H:%M}" in backups.dump(target)
+    assert jobs.pods[0].spec.containers[0].args == ["list", "postgres-dumps", "--json"]
+    assert jobs.pods[0].spec.init_containers is None
+    assert jobs.pods[0].metadata.labels == {"app": "postgres-dump"}
+    assert jobs.deleted == ["verify-1"]
+    FakeJobs(target, monkeypatch, json.dumps([row(HOUR, whole=False), row(50 * HOUR)]), "Succeeded")
+    with pytest.raises(Failed, match="one was due"):
+        backups.dump(target)
+
+
+def test_a_store_that_does_not_answer_is_told(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = FakeJobs(target, monkeypatch, "list: bucket quote-postgres: no route", "Failed")
+    with pytest.raises(Failed, match="cannot be asked: list: bucket quote-postgres: no route"):
+        backups.dump(target)
+    assert jobs.deleted == ["verify-1"]
+
+
+def test_backups_that_are_switched_off_are_not_run(
+    target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: str) -> None:
+        raise ApiException(status=404)
+
+    monkeypatch.setattr(client, "BatchV1Api", lambda _: Fake(read_namespaced_cron_job=missing))
+    with pytest.raises(NotRun, match="switched off"):
+        backups.snapshot(target)
