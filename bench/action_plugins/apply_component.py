@@ -1,10 +1,10 @@
 """In the place of the module of this name: writes what it would apply to files, for bare-platform.sh."""
 
+import json
 import runpy
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.plugins.action import ActionBase
 
 MODULE = Path(__file__).resolve().parents[2] / "roles/component/library/apply_component.py"
@@ -31,5 +31,5 @@ class ActionModule(ActionBase):
                 document["metadata"].setdefault("namespace", given.get("namespace") or "default")
         for stage in filter(None, module["stages"](documents)):
             number = len(list(folder.iterdir()))
-            (folder / f"{number:03}-{given['name']}.yaml").write_text(yaml.safe_dump_all(stage))
+            (folder / f"{number:03}-{given['name']}.yaml").write_text("\n---\n".join(map(json.dumps, stage)))
         return super().run(tmp, task_vars) | {"changed": False}
