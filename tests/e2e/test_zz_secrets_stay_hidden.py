@@ -28,7 +28,7 @@ cat /proc/[0-9]*/cmdline | {GREP} --label="command line"
 for one in $(grep -alsFf {PATTERNS} /proc/[0-9]*/environ); do
   {GREP} --label="environment of $(cat "${{one%environ}}comm")" < "$one"
 done
-journalctl --no-pager --all --output export | {GREP} --label=journal
+journalctl --no-pager --all --output cat --output-fields MESSAGE,_CMDLINE | {GREP} --label=journal
 {GREP} --recursive --exclude-dir=journal /var/log
 find /var/log -name '*.gz' -exec zcat {{}} + | {GREP} --label="rotated logs"
 """
@@ -162,6 +162,6 @@ def test_no_secret_is_to_be_found(lab, tmp_path):
     with planted(lab, word) as places, ThreadPoolExecutor() as pool:
         scan.here(paths.state() / "logs", ROOT / "reports", *tracked)
         list(pool.map(lambda node: scan.node(node["name"], ON_NODES), state["nodes"]))
-        scan.node("master-1", ON_API)
+        scan.node(f"{NAME}-master-1", ON_API)
     assert not places - {place for place, what in scan.finds if what == "planted"}, "the scan is deaf"
     assert not {find for find in scan.finds if find[1] != "planted"} - ALLOWED

@@ -59,8 +59,8 @@ def places(target: Target) -> Iterator[Place]:
             elif CONTROL_PLANE in node.metadata.labels:
                 yield Place(f"{what} of {node.metadata.name}", "control_plane", address, port)
     for server in target.servers:
-        host, _, port = server.rpartition(":")
-        yield Place(server, "nodes", host, int(port))
+        host, _, number = server.rpartition(":")
+        yield Place(server, "nodes", host, int(number))
 
 
 def certificates(target: Target) -> str:
