@@ -33,7 +33,7 @@ lab: machine ## Build the lab: mirror, nodes, cluster, platform, application; th
 	step "ready"
 	address=$$(quote-platform lab status --json --name lab \
 	  | python -c 'import json, sys; d = json.load(sys.stdin); d = d[0] if isinstance(d, list) else d; print(next(n["address"] for n in d["nodes"] if n["role"] == "worker"))')
-	echo "application:  curl --insecure --resolve quotes.example.com:443:$$address https://quotes.example.com/"
+	echo "application:  curl --cacert $(state)/labs/lab/acme/roots.pem --resolve quotes.example.com:443:$$address https://quotes.example.com/"
 	echo "cluster:      kubectl --kubeconfig $(CURDIR)/secrets/lab/kubeconfig get nodes"
 	echo "a node:       quote-platform lab ssh worker-1      (PATH needs $(CURDIR)/.venv/bin)"
 	echo "end it:       quote-platform lab down"

@@ -32,7 +32,7 @@ def test_the_key_belongs_to_it_and_is_closed(host):
 def test_one_that_ends_soon_is_renewed_by_the_same_authority(host, inventory):
     before, authority = serial(host), host.file(f"{TLS}.ca.crt").content_string
     output = converge(inventory, "--diff", "--extra-vars=node_certificate_renew_days=398")
-    assert "ends in" in output
+    assert "ends on" in output
     assert "PRIVATE KEY" not in output
     assert serial(host) != before
     assert host.file(f"{TLS}.ca.crt").content_string == authority

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from quote_platform import paths
-from quote_platform.lab import host, inventory, lifecycle, podman
+from quote_platform.lab import acme, host, inventory, lifecycle, podman
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab
 
@@ -83,6 +83,20 @@ def test_traefik_takes_over_where_the_mirror_lacks_ingress_nginx(checkout: Path,
     assert settings.get("ingress_controller") == ("traefik" if lacking else None)
     assert [one["name"] for one in settings["components_unavailable"]] == ["ingress-nginx"] * lacking
     assert settings["image_registry_base_url"] == "http://10.89.42.2:5000"
+
+
+def test_an_acme_server_is_offered_where_cert_manager_can_be_had(checkout: Path) -> None:
+    folder = paths.cache() / "mirror"
+    folder.mkdir(parents=True)
+    assert acme.wanted(Lab(name="ci"))
+    assert not acme.wanted(Lab(name="ci", acme=False))
+    (folder / "unavailable.json").write_text(json.dumps([{"name": "cert-manager", "reason": "no source"}]))
+    assert not acme.wanted(Lab(name="ci"))
+
+
+def test_names_lead_to_a_node_that_takes_pods() -> None:
+    assert Lab(name="ci").ingress == "10.89.42.21"
+    assert Lab(name="ci", workers=0).ingress == "10.89.42.11"
 
 
 def _person(checkout: Path, name: str) -> tuple[Path, Path]:

@@ -126,7 +126,7 @@ def reason(given: dict[str, Any], authority: x509.Certificate | None) -> str:
     certificate = found[0]
     left = certificate.not_valid_after_utc - datetime.now(UTC)
     if left < timedelta(days=given["renew_days"]):
-        return f"it ends in {left.days} days"
+        return f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
     held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     if set(held) != set(alternatives(given["names"])) or certificate.subject != subject(given["common_name"]):
         return "it is for other names"

@@ -256,9 +256,10 @@ def issuers(given: Variables) -> list[str]:
     email = str(given.get("cert_manager_email") or "")
     if email and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", email):
         wrong.append(f"cert_manager_email: {email!r} is not an address; allowed is NAME@DOMAIN, or empty")
-    authority = str(given.get("cert_manager_acme_ca") or "")
-    if authority and "-----BEGIN CERTIFICATE-----" not in authority:
-        wrong.append("cert_manager_acme_ca: not a certificate; allowed is PEM text, or empty")
+    for name in ("cert_manager_acme_ca", "certificate_authority"):
+        authority = str(given.get(name) or "")
+        if authority and "-----BEGIN CERTIFICATE-----" not in authority:
+            wrong.append(f"{name}: not a certificate; allowed is PEM text, or empty")
     if given.get("cert_manager_solver") == "cloudflare" and not given.get("cert_manager_dns_secret"):
         wrong.append(
             "cert_manager_dns_secret: empty; cert_manager_solver cloudflare needs the name of a Secret "

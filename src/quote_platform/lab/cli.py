@@ -51,6 +51,7 @@ def up(  # noqa: PLR0917 (options, not positions)
     control_plane_memory: Annotated[str, typer.Option(help="Such as 4g or 3500m.")] = "4g",
     worker_cpus: float = 4,
     worker_memory: Annotated[str, typer.Option(help="Such as 8g or 3500m.")] = "8g",
+    acme: Annotated[bool, typer.Option(help="Have an ACME server, which signs the certificates.")] = True,
 ) -> None:
     """Start a lab, or what is missing of it, and write its inventory."""
     with _sentences():
@@ -64,6 +65,7 @@ def up(  # noqa: PLR0917 (options, not positions)
             control_plane_memory=control_plane_memory,
             worker_cpus=worker_cpus,
             worker_memory=worker_memory,
+            acme=acme,
         )
         machine.check(
             machine.read(), machine.Needs.of_lab(lab, bool(podman.containers(name)), lifecycle.connected(lab))

@@ -36,8 +36,8 @@ def _dump(path: Path, data: dict[str, Any]) -> None:
     path.write_text(HEADER + yaml.safe_dump(data, sort_keys=False, width=110))
 
 
-def write(lab: Lab, state: Path) -> Path:
-    """Write hosts, base URLs and what the mirror lacks; return the folder."""
+def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
+    """Write hosts, base URLs, what the mirror lacks, and more settings; return the folder."""
     target = folder(lab.name)
     platform = target / "group_vars" / "platform"
 
@@ -72,7 +72,7 @@ def write(lab: Lab, state: Path) -> Path:
     }
     if any(entry["name"] == "ingress-nginx" for entry in lacking):
         settings["ingress_controller"] = "traefik"
-    _dump(platform / "mirror.yml", settings)
+    _dump(platform / "mirror.yml", settings | (more or {}))
 
     shared = platform / "lab.yml"
     if lab.name != "lab" and not shared.is_symlink():

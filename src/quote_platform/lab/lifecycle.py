@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from quote_platform import paths
-from quote_platform.lab import host, image, inventory, podman
+from quote_platform.lab import acme, host, image, inventory, podman
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab, Node
 from quote_platform.mirror import storage
@@ -75,6 +75,8 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
         node_image, mirror_image = pool.map(image.ensure, (False, True))
         _network(lab)
         _keys(lab, home)
+        if acme.wanted(lab):
+            acme.prepare(lab, home)
         say(f"starting {len(lab.nodes)} nodes and the mirror's host")
         every = [lab.mirror, *lab.nodes]
         list(
@@ -86,7 +88,7 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
     wanted = {node.name for node in every}
     for gone in set(podman.containers(lab.name)) - wanted:
         podman.run("rm", "--force", "--volumes", "--time", "0", gone)
-    return inventory.write(lab, home)
+    return inventory.write(lab, home, acme.settings(lab, home) if acme.wanted(lab) else {})
 
 
 def connected(lab: Lab) -> bool:
@@ -140,6 +142,8 @@ def _start(lab: Lab, node: Node, image_name: str) -> None:
         for part in ("www", "registry"):
             (storage.root() / part).mkdir(parents=True, exist_ok=True)
             mounts.append(f"{storage.root() / part}:/srv/mirror/{part}:ro")
+        if acme.wanted(lab):
+            mounts.append(f"{home / 'acme'}:/srv/acme:ro")
     else:
         mounts += DISKS
     arguments = ["--name", node.name, "--hostname", node.name, "--label", f"{podman.LABEL}={lab.name}"]

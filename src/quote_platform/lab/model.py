@@ -34,6 +34,7 @@ class Lab(BaseModel):
     control_plane_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "4g"
     worker_cpus: Annotated[float, Field(gt=0)] = 4
     worker_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "8g"
+    acme: bool = True
 
     @field_validator("subnet")
     @classmethod
@@ -63,6 +64,12 @@ class Lab(BaseModel):
     def mirror(self) -> Node:
         """Return the host that serves packages, images and manifests."""
         return Node(name=f"{self.name}-mirror", role="mirror", address=self.address(2), cpus=2, memory="1g")
+
+    @property
+    def ingress(self) -> str:
+        """Return the address of a node that takes pods and, with them, requests of users."""
+        role: Role = "worker" if self.workers else "master"
+        return next(node.address for node in self.nodes if node.role == role)
 
     @property
     def nodes(self) -> list[Node]:

@@ -2,10 +2,12 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import socket
 import subprocess
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -215,6 +217,33 @@ def image_in(registry_storage: Path, image: str) -> bool:
         registry_storage / "docker/registry/v2/repositories" / name / "_manifests/tags" / tag / "current/link"
     )
     return link.is_file()
+
+
+def take_program(image: str, target: Path) -> None:
+    """Write the program that an image runs to a file."""
+    if not image_in(root() / "registry", image):
+        raise MirrorError(f"the mirror does not hold {image}: run `quote-platform mirror fill`")
+    part = target.with_name(f".{target.name}.part")
+    with registry() as address, tempfile.TemporaryDirectory() as scratch:
+        # Only it and its like read every compression that an image may have.
+        copy = ["skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", "--dest-decompress"]
+        run([*copy, f"docker://{address}/{image}", f"dir:{scratch}"])
+
+        def blob(entry: dict[str, str]) -> Path:
+            return Path(scratch, entry["digest"].removeprefix("sha256:"))
+
+        manifest = json.loads(Path(scratch, "manifest.json").read_text())
+        settings = json.loads(blob(manifest["config"]).read_text())["config"]
+        program = Path((settings.get("Entrypoint") or settings["Cmd"])[0])
+        for layer in reversed(manifest["layers"]):
+            with tarfile.open(blob(layer)) as tar:
+                for member in tar:
+                    if Path("/", member.name) == program and (content := tar.extractfile(member)):
+                        part.write_bytes(content.read())
+                        part.chmod(0o755)
+                        part.replace(target)
+                        return
+    raise MirrorError(f"{image}: its program {program} is in none of its layers")
 
 
 def blobs(registry_storage: Path) -> Iterator[tuple[Path, str]]:

@@ -1,6 +1,5 @@
 """The checks: each uses one function of the platform as its users do."""
 
-import socket
 import ssl
 import threading
 import time
@@ -16,6 +15,7 @@ from kubernetes import client
 from kubernetes.client import ApiException
 
 from quote_platform.verify import backups
+from quote_platform.verify.certificates import certificates, shown
 from quote_platform.verify.target import PROBE_PORT, Failed, NotRun, Target, wait
 
 ROLLOUT_RATE = 20  # requests a second while the application is replaced; far below the rate limit
@@ -162,16 +162,20 @@ def volume_keeps_data(target: Target) -> str:
 
 
 def tls(target: Target) -> str:
-    """The certificate is the application's, old protocols are refused, HTTP is sent to HTTPS."""
+    """The certificate is the application's and trusted, old protocols are refused, HTTP is sent to HTTPS."""
     address = target.addresses[0]
-    certificate = x509.load_der_x509_certificate(_certificate(target, address))
+    try:
+        certificate = shown(address, 443, target.host, target.authority)
+    except ssl.SSLCertVerificationError as error:
+        hint = f"kubectl describe certificate --namespace {target.namespace}"
+        raise Failed(f"the certificate is refused: {error.verify_message}", hint) from error
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     if target.host not in names.get_values_for_type(x509.DNSName):
         raise Failed(f"the certificate is for {names.get_values_for_type(x509.DNSName)}, not {target.host}")
     if certificate.not_valid_after_utc < datetime.now(UTC):
         raise Failed(f"the certificate ended on {certificate.not_valid_after_utc:%Y-%m-%d}")
     try:
-        _certificate(target, address, maximum=ssl.TLSVersion.TLSv1_1)
+        shown(address, 443, target.host, maximum=ssl.TLSVersion.TLSv1_1)
     except (ssl.SSLError, OSError):
         pass
     else:
@@ -181,23 +185,8 @@ def tls(target: Target) -> str:
         raise Failed(f"plain HTTP answers {plain.status_code} instead of pointing to HTTPS")
     signer = (
         "self-signed" if certificate.issuer == certificate.subject else certificate.issuer.rfc4514_string()
-    )
+    ) + (", trusted" if target.authority else "")
     return f"{target.host}, {signer}, until {certificate.not_valid_after_utc:%Y-%m-%d}"
-
-
-def _certificate(target: Target, address: str, maximum: ssl.TLSVersion | None = None) -> bytes:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    if maximum:
-        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-        context.maximum_version = maximum
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # else our own side would refuse
-    with (
-        socket.create_connection((address, 443), timeout=10) as raw,
-        context.wrap_socket(raw, server_hostname=target.host) as secured,
-    ):
-        return secured.getpeercert(binary_form=True) or b""
 
 
 def _instances(target: Target) -> tuple[str, list[str]]:
@@ -364,7 +353,7 @@ LANES: list[list[tuple[str, CheckFunction]]] = [
         ("names", names_resolve),
         ("network policy", network_policy),
     ],
-    [("volume", volume_keeps_data), ("node figures", node_figures)],
+    [("certificates", certificates), ("volume", volume_keeps_data), ("node figures", node_figures)],
     [("base backup", backups.base_backup), ("dump", backups.dump), ("etcd snapshot", backups.snapshot)],
     [
         ("TLS", tls),

@@ -54,13 +54,29 @@ def run(  # noqa: PLR0917 (options, not positions)
     image: Annotated[str, typer.Option(help="Image of the pods that look around (agnhost).")],
     host: Annotated[str, typer.Option(help="Host name of the application.")] = "quotes.example.com",
     cluster: Annotated[str, typer.Option(help="Name of the cluster, for the report.")] = "cluster",
+    authority: Annotated[
+        str, typer.Option(help="Who must have signed the application's certificate: PEM, or `public`.")
+    ] = "",
+    server: Annotated[
+        list[str] | None, typer.Option(help="HOST:PORT of another TLS server; repeatable.")
+    ] = None,
+    certificate_days: Annotated[int, typer.Option(help="No certificate may end within these days.")] = 21,
     unavailable: Annotated[str, typer.Option(help="JSON list of components, each name and reason.")] = "[]",
     only: Annotated[list[str] | None, typer.Option(help="Only the check of this name; repeatable.")] = None,
     report: Annotated[Path, typer.Option(help="Where the report for programs goes.")] = Path("report.json"),
 ) -> None:
     """Use the functions of a running platform from outside and report on each."""
     missing = {entry["name"]: entry["reason"] for entry in json.loads(unavailable)}
-    target = Target(str(kubeconfig), version, host, address, image)
+    target = Target(
+        str(kubeconfig),
+        version,
+        host,
+        address,
+        image,
+        authority=authority,
+        servers=server or [],
+        certificate_days=certificate_days,
+    )
     result = Report(cluster=cluster)
     lanes = [[check for check in lane if not only or check[0] in only] for lane in LANES]
     try:

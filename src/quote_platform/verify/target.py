@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -44,6 +44,10 @@ class Target:
     host: str
     addresses: list[str]
     image: str
+    # How users judge the application's certificate: authorities as PEM, `public`, or empty where nobody can.
+    authority: str = ""
+    servers: list[str] = field(default_factory=list)  # other TLS servers of the platform, host:port
+    certificate_days: int = 21
     namespace: str = "quote-lab"
 
     def __post_init__(self) -> None:

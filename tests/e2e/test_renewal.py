@@ -1,0 +1,75 @@
+"""Certificates are made anew while they are in use."""
+
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import httpx
+import yaml
+
+from quote_platform.mirror import catalogue
+from quote_platform.verify.certificates import shown
+
+from .conftest import HOST, NAME, ROOT
+from .test_platform import succeeded
+
+PLAYBOOK = "playbooks/renew-certificates.yml"
+MASTER, STORE = "10.89.43.11", "10.89.43.111"
+
+
+def test_a_dry_run_says_what_would_be_renewed(lab):
+    before = shown(MASTER, 6443).serial_number
+    run = lab.play("dry run of a renewal", PLAYBOOK, "-e", "renew=ingress,nodes,control_plane", "--check")
+    succeeded(run)
+    for name in ("quotes-tls in quote-lab", "object-store-e2e-store-1: it", "apiserver", "admin.conf"):
+        assert f"{name} ends on 2" in " ".join(run.output.split()), name
+    assert shown(MASTER, 6443).serial_number == before
+
+
+def test_users_do_not_notice_that_the_certificate_is_renewed(lab, eventually):
+    settings = yaml.safe_load((ROOT / f"inventories/{NAME}/group_vars/platform/mirror.yml").read_text())
+    authority = settings["certificate_authority"]
+    context = ssl.create_default_context(cadata=authority)
+    before = shown(lab.workers[0], 443, HOST, authority).serial_number
+    stop, asked, failed = Event(), [], []
+
+    def ask() -> None:
+        """Judge the certificate on a new connection each time, as users do."""
+        while not stop.wait(0.1):
+            address = lab.workers[len(asked) % len(lab.workers)]
+            with httpx.Client(base_url=f"https://{address}", headers={"Host": HOST}, verify=context) as http:
+                try:
+                    asked.append(lab.ask(http, "GET", "/api/quotes/random").raise_for_status())
+                except httpx.HTTPError as error:
+                    failed.append(repr(error))
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(ask)
+        try:
+            succeeded(lab.play("renewal of the ingress", PLAYBOOK, "-e", "renew=ingress"))
+            for address in lab.workers:
+                eventually(
+                    lambda at=address: shown(at, 443, HOST, authority).serial_number != before, 30, "the old"
+                )
+        finally:
+            stop.set()
+    assert len(asked) > 20
+    assert not failed
+
+
+def test_the_control_plane_goes_on_with_new_certificates(lab):
+    servers = {"API server": (MASTER, 6443), "etcd": (MASTER, 2379), "object store": (STORE, 7070)}
+    before = {name: shown(*server).serial_number for name, server in servers.items()}
+    kubeconfig = ROOT / "secrets" / NAME / "kubeconfig"
+    user = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]
+    with lab.requests(lab.workers) as answers:
+        succeeded(lab.play("renewal of nodes and control plane", PLAYBOOK, "-e", "renew=nodes,control_plane"))
+    assert set(answers) == {"200"}, dict(answers)
+    old = [name for name, server in servers.items() if shown(*server).serial_number == before[name]]
+    assert not old
+    assert yaml.safe_load(kubeconfig.read_text())["users"][0]["user"] != user
+    # Scheduler, controller manager and API server work together.
+    image = catalogue.versions()["verify_image"]
+    lab.kubectl(f"create deployment renewed -n default --image {image}")
+    lab.kubectl("rollout status -n default deployment/renewed --timeout=60s")
+    lab.kubectl("delete deployment renewed -n default")
