@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from socket import create_server
+from socket import SHUT_RDWR, create_server
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -36,8 +36,13 @@ def server(folder: Path, days: int) -> Iterator[tuple[int, str]]:
                 except OSError:
                     return
 
-        threading.Thread(target=serve, daemon=True).start()
-        yield listening.getsockname()[1], (folder / "authority.crt").read_text()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listening.getsockname()[1], (folder / "authority.crt").read_text()
+        finally:
+            listening.shutdown(SHUT_RDWR)
+            thread.join()
 
 
 def target(folder: Path, *ports: int) -> Target:
