@@ -29,6 +29,8 @@ LOGS = paths.state() / "logs" / "e2e"
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a playbook and its workers, which have sessions of their own, without warning."""
+    if process.poll() is not None:
+        return
     family = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGKILL)
     for child in family:
