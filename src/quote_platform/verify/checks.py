@@ -237,7 +237,7 @@ def archive(target: Target) -> str:
 
 
 def namespace_backup(target: Target) -> str:
-    """Velero reaches its bucket, and where a daily backup is due there is a whole one that is young enough."""
+    """Velero reaches its bucket, and where a backup is due there is a whole one that is young enough."""
     objects = client.CustomObjectsApi(target.api)
 
     def velero(kind: str) -> list[dict[str, Any]]:
