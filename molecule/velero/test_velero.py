@@ -74,12 +74,7 @@ def backup(cluster, inventory, pod):
     }
     cluster.apply(NAMESPACE, *claims, writer, secret)
     cluster.wait(f"--namespace={NAMESPACE} --for=condition=Ready pod/writer", 120)
-    status, output = play(
-        inventory,
-        Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "backup.yml",
-        "--extra-vars",
-        json.dumps({"velero_namespaces": [NAMESPACE]}),
-    )
+    status, output = play(inventory, Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "backup.yml")
     assert status == 0, output[-4000:]
     found = cluster.get("backups.velero.io --namespace=velero --sort-by=.metadata.creationTimestamp")["items"]
     yield found[-1]["metadata"]["name"]
