@@ -51,6 +51,7 @@ MOLECULE_LANES = {
         "storage",
         "metrics_server",
         "snapshots",
+        "velero",
         "ingress_nginx",
         "traefik",
         "cert_manager",

@@ -26,9 +26,17 @@ TEMPLATES = [
     "ingress_nginx/templates/ingress-nginx.yaml.j2",
     "quote_app/templates/quote-app.yaml.j2",
     "snapshots/templates/snapshots.yaml.j2",
+    "velero/templates/velero.yaml.j2",
 ]
 # Kinds that an operator brings; the live API server judges them.
-FOREIGN = {"postgresql.cnpg.io", "barmancloud.cnpg.io", "traefik.io", "cert-manager.io"}
+FOREIGN = {
+    "postgresql.cnpg.io",
+    "barmancloud.cnpg.io",
+    "traefik.io",
+    "cert-manager.io",
+    "velero.io",
+    "snapshot.storage.k8s.io",
+}
 
 
 @cache

@@ -77,6 +77,7 @@ def test_sources_are_of_the_pinned_version() -> None:
         "cloudnative-pg": "postgres_operator_image",
         "traefik": "traefik_image",
         "cert-manager": "cert_manager_controller_image",
+        "velero": "velero_image",
         "pebble": "acme_image",
     }.items():
         assert versions[name].endswith(cat.module_version(recipe)), name

@@ -18,6 +18,8 @@ NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
 NEAR = 0.84
 # Options of an argument spec that a validator of modules knows.
 KNOWN_KEYS = ("type", "elements", "choices", "required", "options", "no_log")
+# What has an account and a bucket of its own in the object store.
+PURPOSES = ("postgres", "snapshots", "velero")
 
 Variables = dict[str, Any]
 
@@ -274,8 +276,13 @@ def issuers(given: Variables) -> list[str]:
 
 def accounts(given: Variables) -> list[str]:
     """Return which accounts of the object store lack something."""
-    wrong = []
-    for purpose, account in (given.get("object_store_accounts") or {}).items():
+    known_accounts = given.get("object_store_accounts") or {}
+    wrong = [
+        f"object_store_accounts: {purpose} is missing; bucket, access_key, secret_key are needed"
+        for purpose in PURPOSES
+        if purpose not in known_accounts and given.get("backups_enabled", True)
+    ]
+    for purpose, account in known_accounts.items():
         known = account if isinstance(account, dict) else {}
         # The keys of a store of our own are generated later.
         missing = {"bucket", "access_key", "secret_key"} - {
