@@ -108,7 +108,7 @@ def test_the_report_and_the_exit_status(  # noqa: PLR0917 (fixtures)
 ) -> None:
     # Each in a lane of its own.
     monkeypatch.setattr(cli, "LANES", [[(one.__name__, one)] for one in functions])
-    monkeypatch.setattr(cli, "Target", lambda *_: target)
+    monkeypatch.setattr(cli, "Target", lambda *_, **__: target)
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.touch()
     command = ["run", "--kubeconfig", str(kubeconfig), "--version", "1.36.3", "--address", "10.0.0.1"]
