@@ -29,7 +29,12 @@ def keeper(word: str) -> dict[str, Any]:
     container = {
         "name": "main",
         "image": "docker.io/library/busybox:1.37.0",
-        "command": ["sh", "-c", "test -e /data/made || echo $0 > /data/word; touch /data/made; sleep 86400", word],
+        "command": [
+            "sh",
+            "-c",
+            "test -e /data/made || echo $0 > /data/word; touch /data/made; sleep 86400",
+            word,
+        ],
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
