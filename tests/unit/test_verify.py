@@ -284,6 +284,39 @@ def test_the_base_backup_is_that_of_the_archive_in_use(
         backups.base_backup(target)
 
 
+def test_a_backup_of_namespaces_counts_when_it_is_whole(
+    target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backup(phase: str, age: timedelta) -> dict[str, Any]:
+        return {"status": {"phase": phase, "completionTimestamp": f"{NOW - age:%Y-%m-%dT%H:%M:%SZ}"}}
+
+    found: dict[str, Any] = {
+        "schedules": {
+            "spec": {"schedule": "0 2 * * *"},
+            "metadata": {"creationTimestamp": f"{NOW - 99 * HOUR:%Y-%m-%dT%H:%M:%SZ}"},
+        },
+        "backupstoragelocations": {"status": {"phase": "Available"}},
+    }
+    stored = [
+        backup("PartiallyFailed", HOUR),
+        backup("Completed", 2 * HOUR),
+        backup("Completed", 30 * HOUR),
+        {},
+    ]
+    api = Fake(
+        get_namespaced_custom_object=lambda group, version, namespace, plural, name: found[plural],
+        list_namespaced_custom_object=lambda *_: {"items": stored},
+    )
+    monkeypatch.setattr(client, "CustomObjectsApi", lambda _: api)
+    assert f"the newest is of {NOW - 2 * HOUR:%Y-%m-%d %H:%M}" in backups.namespaces(target)
+    del stored[1]
+    with pytest.raises(Failed, match="one was due"):
+        backups.namespaces(target)
+    found["backupstoragelocations"] = {"status": {"phase": "Unavailable", "message": "no such key"}}
+    with pytest.raises(Failed, match="its bucket cannot be used: no such key"):
+        backups.namespaces(target)
+
+
 class FakeJobs:
     """A namespace with one CronJob, whose pods say what a test wants."""
 

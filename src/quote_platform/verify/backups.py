@@ -66,6 +66,33 @@ def snapshot(target: Target) -> str:
     return _stored(target, "etcd-snapshots", "etcd-snapshot", "store")
 
 
+def namespaces(target: Target) -> str:
+    """Velero can use its bucket, and its newest whole backup is as young as the daily schedule says."""
+    velero = ("velero.io", "v1", "velero")
+    api = client.CustomObjectsApi(target.api)
+    try:
+        scheduled = api.get_namespaced_custom_object(*velero, "schedules", "daily-backup")
+    except ApiException as error:
+        if error.status == 404:
+            raise NotRun(SWITCHED_OFF) from error
+        raise
+    status = api.get_namespaced_custom_object(*velero, "backupstoragelocations", "default").get("status", {})
+    if status.get("phase") != "Available":
+        hint = "kubectl --namespace velero logs deployment/velero"
+        raise Failed(f"its bucket cannot be used: {status.get('message', 'nobody has looked yet')}", hint)
+    # Velero has one for each that lies in the bucket.
+    found = [
+        item.get("status", {}) for item in api.list_namespaced_custom_object(*velero, "backups")["items"]
+    ]
+    whole = [one["completionTimestamp"] for one in found if one.get("phase") == "Completed"]
+    return judge(
+        max(map(datetime.fromisoformat, whole), default=None),
+        scheduled["spec"]["schedule"],
+        datetime.fromisoformat(scheduled["metadata"]["creationTimestamp"]),
+        "kubectl --namespace velero get backups.velero.io",
+    )
+
+
 def _stored(target: Target, namespace: str, name: str, container: str) -> str:
     """Judge what a CronJob has stored: a pod like its own lists it."""
     try:

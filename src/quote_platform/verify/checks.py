@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
 
 import httpx
 from cryptography import x509
@@ -22,8 +21,6 @@ from quote_platform.verify.target import PROBE_PORT, Failed, NotRun, Target, wai
 ROLLOUT_RATE = 20  # requests a second while the application is replaced; far below the rate limit
 BURST = 900  # requests at most to find the rate limit
 LIMITED = {429, 503}
-VELERO = "velero"
-BACKUP_HOURS = 26  # one a day, and time for it to end
 
 CheckFunction = Callable[[Target], str]
 
@@ -236,47 +233,6 @@ def archive(target: Target) -> str:
     return f"segment {segment} lies in the object store"
 
 
-def namespace_backup(target: Target) -> str:
-    """Velero reaches its bucket, and where a backup is due there is a whole one that is young enough."""
-    objects = client.CustomObjectsApi(target.api)
-
-    def velero(kind: str) -> list[dict[str, Any]]:
-        try:
-            found = objects.list_namespaced_custom_object("velero.io", "v1", VELERO, kind)
-        except ApiException as error:
-            if error.status == 404:
-                return []
-            raise
-        return list(found["items"])
-
-    if not (schedules := velero("schedules")):
-        raise NotRun("backups are switched off (backups_enabled)")
-    for location in velero("backupstoragelocations"):
-        status = location.get("status", {})
-        if status.get("phase") != "Available":
-            why = status.get("message", "nobody has looked yet")
-            raise Failed(
-                f"the bucket cannot be used: {why}", f"kubectl logs --namespace {VELERO} deployment/velero"
-            )
-    known_since = min(_moment(item["metadata"]["creationTimestamp"]) for item in schedules)
-    whole = [
-        _moment(item["status"]["completionTimestamp"])
-        for item in velero("backups")
-        if item.get("status", {}).get("phase") == "Completed"
-    ]
-    hours = (datetime.now(UTC) - max(whole, default=known_since)).total_seconds() / 3600
-    if hours > BACKUP_HOURS:
-        what = f"the newest whole one is {hours:.0f} h old" if whole else f"there is none after {hours:.0f} h"
-        raise Failed(what, f"kubectl get backups.velero.io --namespace {VELERO}")
-    if not whole:
-        raise NotRun("the bucket can be used, and the first backup is not due yet")
-    return f"the newest of {len(whole)} is {hours:.1f} h old"
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
 def row_on_replicas(target: Target) -> str:
     """A quote that is added through the public API is read from every replica of PostgreSQL."""
     word = f"verify {uuid.uuid4().hex}"
@@ -398,12 +354,16 @@ LANES: list[list[tuple[str, CheckFunction]]] = [
         ("network policy", network_policy),
     ],
     [("certificates", certificates), ("volume", volume_keeps_data), ("node figures", node_figures)],
-    [("base backup", backups.base_backup), ("dump", backups.dump), ("etcd snapshot", backups.snapshot)],
+    [
+        ("base backup", backups.base_backup),
+        ("dump", backups.dump),
+        ("etcd snapshot", backups.snapshot),
+        ("namespace backup", backups.namespaces),
+    ],
     [
         ("TLS", tls),
         ("row on replicas", row_on_replicas),
         ("archive", archive),
-        ("namespace backup", namespace_backup),
         ("rolling update", rolling_update),
         ("rate limit", rate_limit),
     ],
