@@ -92,6 +92,7 @@ def test_every_function_works_from_outside(lab):
         "base backup",
         "etcd snapshot",
         "rolling update",
+        "vault",
     }
 
 
