@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from s3_double import Double
+from moto.server import ThreadedMotoServer
+from s3_server import Bucket
 from typer.testing import CliRunner, Result
 
 from quote_platform.backup import cli, jobs, store
@@ -59,10 +60,27 @@ class Answers(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
 @pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Double:
-    made = Double()
-    monkeypatch.setattr(cli, "opened", lambda: Store(made.client, "backups", "https://s3"))
+def bucket(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> Bucket:
+    for name, value in {
+        "S3_ENDPOINT": endpoint,
+        "S3_REGION": "us-east-1",
+        "S3_BUCKET": "backups",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }.items():
+        monkeypatch.setenv(name, value)
+    made = Bucket(endpoint)
+    monkeypatch.setattr(cli, "opened", lambda: Store(made.client, made.name, "https://s3"))
     monkeypatch.setattr(jobs, "now", lambda: made.now)
     monkeypatch.setattr(store, "CHUNK", 700)
     return made
@@ -86,7 +104,7 @@ def call(tmp_path: Path) -> Callable[[], Result]:
 
 
 def test_a_snapshot_is_stored_by_a_service_account(
-    double: Double, served: type[Answers], call: Callable[[], Result]
+    bucket: Bucket, served: type[Answers], call: Callable[[], Result]
 ) -> None:
     result = call()
     assert result.exit_code == 0, result.output
@@ -95,38 +113,38 @@ def test_a_snapshot_is_stored_by_a_service_account(
         "/v1/sys/storage/raft/snapshot hvs.short",
     ]
     name = "quote/vault/2026-06-01T000000Z.snap"
-    assert double.objects[name] == served.content
-    assert f"{name}.sha256" in double.objects
-    assert "hvs." not in result.output + str(double.objects)
+    assert bucket.objects[name] == served.content
+    assert f"{name}.sha256" in bucket.objects
+    assert "hvs." not in result.output + str(bucket.objects)
 
 
 @pytest.mark.parametrize(
     ("status", "told"), [(503, "it is sealed: run playbooks/vault.yml"), (403, "check its role and policy")]
 )
 def test_a_refusal_says_what_to_do(
-    double: Double, served: type[Answers], call: Callable[[], Result], status: int, told: str
+    bucket: Bucket, served: type[Answers], call: Callable[[], Result], status: int, told: str
 ) -> None:
     served.status = status
     result = call()
     assert result.exit_code == 1
     assert told in result.stderr
-    assert double.objects == {}
+    assert bucket.objects == {}
 
 
 def test_an_answer_that_is_cut_off_leaves_nothing(
-    double: Double, served: type[Answers], call: Callable[[], Result]
+    bucket: Bucket, served: type[Answers], call: Callable[[], Result]
 ) -> None:
     served.status = 206  # more is announced than comes
     assert call().exit_code == 1
-    assert double.objects == {}
+    assert bucket.objects == {}
 
 
 def test_an_answer_that_is_no_snapshot_leaves_nothing(
-    double: Double, served: type[Answers], call: Callable[[], Result]
+    bucket: Bucket, served: type[Answers], call: Callable[[], Result]
 ) -> None:
     served.content = b"<html>"
     assert "is no whole snapshot of Vault" in call().stderr
-    assert double.objects == {}
+    assert bucket.objects == {}
 
 
 def test_a_whole_snapshot_passes_to_its_last_byte() -> None:

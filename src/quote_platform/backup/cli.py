@@ -1,8 +1,8 @@
 """Commands of `python3 -m quote_platform.backup`.
 
 Settings come from the environment: S3_ENDPOINT (empty: AWS), S3_REGION, S3_BUCKET, AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, AWS_CA_BUNDLE; `dump` and `restore` read libpq's (PGHOST, PGDATABASE …) as well, `vault`
-VAULT_ADDR and VAULT_CACERT.
+AWS_SECRET_ACCESS_KEY, AWS_CA_BUNDLE; `dump` and `restore` read libpq's (PGHOST, PGDATABASE …) as well,
+`vault` VAULT_ADDR and VAULT_CACERT.
 """
 
 import json

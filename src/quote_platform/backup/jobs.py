@@ -15,7 +15,7 @@ from quote_platform.backup.store import PART, BackupError, Store
 from quote_platform.backup.vault import Vault, whole
 
 # Reads a backup to its end, refuses one that is not what it should be, returns its checksum.
-Check = Callable[[Store, str], str]
+Judge = Callable[[Store, str], str]
 
 
 def now() -> datetime:
@@ -61,7 +61,7 @@ def vault(store: Store, prefix: str, source: Vault, role: str, token: Path) -> t
 
 
 def keep(
-    store: Store, prefix: str, suffix: str, stream: Generator[bytes], check: Check
+    store: Store, prefix: str, suffix: str, stream: Generator[bytes], judge: Judge
 ) -> tuple[Backup, str]:
     """Store a stream, read it back, and only then write the checksum that makes it a backup."""
     time = now().replace(microsecond=0)
@@ -70,7 +70,7 @@ def keep(
     with contextlib.closing(stream):
         size, checksum = store.upload(key, stream)
     try:
-        verify(store, key, checksum, check)
+        verify(store, key, checksum, judge)
     except BackupError:
         with contextlib.suppress(BackupError):  # without its checksum it is none, and `prune` clears it
             store.delete(key)
@@ -79,9 +79,9 @@ def keep(
     return Backup(name, time, size, True), checksum
 
 
-def verify(store: Store, key: str, checksum: str, check: Check) -> None:
+def verify(store: Store, key: str, checksum: str, judge: Judge) -> None:
     """Refuse what reads back as something else, or is not what it should be."""
-    found = check(store, key)
+    found = judge(store, key)
     if found != checksum:
         raise BackupError(
             f"{key} in {store.where} reads back with another checksum ({found}, written was {checksum}), "
@@ -215,7 +215,7 @@ def restore(store: Store, prefix: str, name: str) -> tuple[Backup, str]:
     backup = choose(store, prefix, name)
     key = f"{prefix}/{backup.name}"
     wanted = checksum_of(store, key)
-    verify(store, key, wanted, archive=True)
+    verify(store, key, wanted, restorable)
     # All of it belongs to who restores it, or none of it is there. The environment says which database.
     command = ["pg_restore", "--dbname=", "--no-password", "--no-owner", "--single-transaction"]
     status, found = pour(store, key, command)
