@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -454,6 +455,7 @@ class ActionModule(ActionBase):
         """Do what the task asks for."""
         result = super().run(tmp, task_vars)
         _, given = self.validate_argument_spec(SPEC)
+        given = json.loads(json.dumps(given))  # YAML cannot write Ansible's own kinds of values
         keys = Keys(Path(given["keys_file"]), Path(given["password_file"]))
         try:
             api = Api.open(given["address"], given["ca"], given["timeout"])
