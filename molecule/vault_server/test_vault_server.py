@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from quote_platform.backup.vault import whole
+
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "vault_server"
 WORD = "s3cr3t-of-molecule"
 
@@ -120,6 +122,19 @@ def test_an_empty_vault_with_kept_keys_is_not_initialised_anew(host, inventory, 
             "systemctl stop vault && rm -rf /opt/vault/data && mv /opt/vault/away /opt/vault/data"
         )
     assert converge(inventory).returncode == 0
+
+
+def test_a_snapshot_brings_back_what_was_lost(host, api, plugin, keys, tmp_path):
+    with plugin.root(api, keys.load()):
+        content = api.ask("GET", "sys/storage/raft/snapshot").content
+    whole([content], "the snapshot")
+    (tmp_path / "snapshot").write_bytes(content)
+    host.check_output("systemctl stop vault && rm -rf /opt/vault/data/*")
+    host.check_output("systemctl start vault")
+    plugin.restore(api, False, tmp_path / "snapshot", keys.kept())
+    plugin.unseal(api, keys.load())
+    with plugin.root(api, keys.load()):
+        assert plugin.read(api, "kv/data/molecule")["data"] == {"word": WORD}
 
 
 def test_the_service_is_confined(host):

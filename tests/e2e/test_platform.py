@@ -92,7 +92,6 @@ def test_every_function_works_from_outside(lab):
         "base backup",
         "etcd snapshot",
         "rolling update",
-        "vault",
     }
 
 

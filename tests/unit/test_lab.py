@@ -28,7 +28,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_nodes_have_the_names_and_addresses_of_the_contract() -> None:
-    lab = Lab(name="ci", subnet="10.89.43.0/24")
+    lab = Lab(name="ci", subnet="10.89.43.0/24", vaults=1)
     assert {node.name: node.address for node in [lab.mirror, *lab.nodes]} == {
         "ci-mirror": "10.89.43.2",
         "ci-master-1": "10.89.43.11",
@@ -136,7 +136,7 @@ def test_down_leaves_nothing_of_a_lab(checkout: Path) -> None:
 
 
 def test_destroying_a_node_leaves_the_others(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab, called = Lab(name="ci"), []
+    lab, called = Lab(name="ci", vaults=1), []
     monkeypatch.setattr(podman, "containers", lambda _: {node.name: "running" for node in lab.nodes})
     monkeypatch.setattr(podman, "run", lambda *words, **_: called.append(words))
     lifecycle.destroy(lab, lifecycle.node_of(lab, "vault-1"))

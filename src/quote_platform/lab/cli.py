@@ -47,7 +47,7 @@ def up(  # noqa: PLR0917 (options, not positions)
     control_planes: Annotated[int, typer.Option(help="1 or 3.")] = 1,
     workers: Annotated[int, typer.Option(help="At least 1, unless the control plane takes pods.")] = 3,
     stores: Annotated[int, typer.Option(help="0 or 1 machine for the object store.")] = 1,
-    vaults: Annotated[int, typer.Option(help="0, 1 or 3 machines for Vault.")] = 1,
+    vaults: Annotated[int, typer.Option(help="0, 1 or 3 machines for Vault.")] = 0,
     control_plane_cpus: float = 2,
     control_plane_memory: Annotated[str, typer.Option(help="Such as 4g or 3500m.")] = "4g",
     worker_cpus: float = 4,

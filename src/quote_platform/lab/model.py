@@ -30,7 +30,7 @@ class Lab(BaseModel):
     control_planes: Annotated[int, Field(ge=1, le=9)] = 1
     workers: Annotated[int, Field(ge=0, le=50)] = 3
     stores: Annotated[int, Field(ge=0, le=1)] = 1
-    vaults: Annotated[int, Field(ge=0, le=3)] = 1
+    vaults: Annotated[int, Field(ge=0, le=3)] = 0
     control_plane_cpus: Annotated[float, Field(gt=0)] = 2
     control_plane_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "4g"
     worker_cpus: Annotated[float, Field(gt=0)] = 4
