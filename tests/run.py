@@ -36,6 +36,7 @@ MOLECULE_LANES = {
         "node_files",
         "node_certificate",
         "versitygw",
+        "vault_server",
         "host_baseline",
         "container_runtime",
         "kubernetes_packages",

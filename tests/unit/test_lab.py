@@ -28,7 +28,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_nodes_have_the_names_and_addresses_of_the_contract() -> None:
-    lab = Lab(name="ci", subnet="10.89.43.0/24")
+    lab = Lab(name="ci", subnet="10.89.43.0/24", vaults=1)
     assert {node.name: node.address for node in [lab.mirror, *lab.nodes]} == {
         "ci-mirror": "10.89.43.2",
         "ci-master-1": "10.89.43.11",
@@ -36,6 +36,7 @@ def test_nodes_have_the_names_and_addresses_of_the_contract() -> None:
         "ci-worker-2": "10.89.43.22",
         "ci-worker-3": "10.89.43.23",
         "ci-store-1": "10.89.43.111",
+        "ci-vault-1": "10.89.43.121",
     }
 
 
@@ -132,6 +133,14 @@ def test_down_leaves_nothing_of_a_lab(checkout: Path) -> None:
     lifecycle.down("ci")
     left = [path for path in checkout.rglob("*") if path.name == "ci"]
     assert left == []
+
+
+def test_destroying_a_node_leaves_the_others(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab, called = Lab(name="ci", vaults=1), []
+    monkeypatch.setattr(podman, "containers", lambda _: {node.name: "running" for node in lab.nodes})
+    monkeypatch.setattr(podman, "run", lambda *words, **_: called.append(words))
+    lifecycle.destroy(lab, lifecycle.node_of(lab, "vault-1"))
+    assert called == [("rm", "--force", "--volumes", "--time", "0", "ci-vault-1")]
 
 
 def test_kernel_settings_are_raised_never_lowered_and_put_back(

@@ -27,6 +27,7 @@ TEMPLATES = [
     "quote_app/templates/quote-app.yaml.j2",
     "snapshots/templates/snapshots.yaml.j2",
     "velero/templates/velero.yaml.j2",
+    "vault_server/templates/snapshots.yaml.j2",
 ]
 # Kinds that an operator brings; the live API server judges them.
 FOREIGN = {

@@ -377,3 +377,37 @@ def test_backups_that_are_switched_off_are_not_run(
     monkeypatch.setattr(client, "BatchV1Api", lambda _: Fake(read_namespaced_cron_job=missing))
     with pytest.raises(NotRun, match="switched off"):
         backups.snapshot(target)
+
+
+# --- Vault ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statuses", "told"),
+    [
+        ([200], "1 open, https://vault-0:8200 is active"),
+        ([200, 200, 200], "3 open, https://vault-0:8200 is active"),
+        ([503], "https://vault-0:8200 is sealed"),
+        ([200, 503, 200], "https://vault-1:8200 is sealed"),
+        ([501], "https://vault-0:8200 is not initialised"),
+        ([0], "https://vault-0:8200 does not answer"),
+        ([], "no host is in the group vault"),
+    ],
+)
+def test_vault_is_judged(monkeypatch: pytest.MonkeyPatch, statuses: list[int], told: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        number = int(request.url.host.removeprefix("vault-"))
+        if not statuses[number]:
+            raise httpx.ConnectError("refused")
+        if request.url.path == "/v1/sys/leader":
+            return httpx.Response(200, json={"is_self": number == 0})
+        return httpx.Response(statuses[number])
+
+    asking = httpx.Client(transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(httpx, "Client", lambda **_: asking)
+    known: Any = Fake(vaults=[f"https://vault-{number}:8200" for number in range(len(statuses))], vault_ca="")
+    if set(statuses) == {200}:
+        assert checks.vault(known) == told
+    else:
+        with pytest.raises(Failed if statuses else NotRun, match=told):
+            checks.vault(known)

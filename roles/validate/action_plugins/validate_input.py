@@ -95,6 +95,11 @@ def shape(groups: dict[str, list[str]], addresses: dict[str, Any], allow_no_work
         )
     for host in sorted(set(masters) & set(workers)):
         wrong.append(f"{host}: is in control_plane and in workers; a host has one role")
+    vaults = groups.get("vault", [])
+    if len(vaults) not in (0, 1, 3):
+        wrong.append(f"vault: the group has {len(vaults)} hosts; allowed are 1 or 3, or none")
+    for host in sorted(set(vaults) & {*masters, *workers, *groups.get("object_store", [])}):
+        wrong.append(f"{host}: is in vault and in another group; what holds all secrets holds nothing else")
     seen: dict[str, str] = {}
     for host in dict.fromkeys(
         [*masters, *workers, *groups.get("object_store", []), *groups.get("vault", [])]
@@ -195,6 +200,8 @@ def choices(given: Variables, masters: list[str], addresses: dict[str, Any], wor
         "image_registry_base_url",
         "manifest_base_url",
         "versitygw_repository",
+        "vault_server_repository",
+        "vault_address",
         "object_store_endpoint",
     ):
         value = given.get(name)
@@ -274,6 +281,28 @@ def issuers(given: Variables) -> list[str]:
     return wrong
 
 
+def vault(given: Variables, hosts: list[str]) -> list[str]:
+    """Return what is wrong with how Vault is to be opened and reached."""
+    wrong = []
+    if given.get("secrets_backend") == "vault" and not hosts:
+        wrong.append("secrets_backend: vault needs a host in the group vault; add one, or choose another")
+    shares, threshold = given.get("vault_server_key_shares"), given.get("vault_server_key_threshold")
+    if isinstance(shares, int) and isinstance(threshold, int):
+        # Vault itself refuses several keys of which each is enough.
+        least = 1 if shares == 1 else 2
+        if not 1 <= shares <= 255:
+            wrong.append(f"vault_server_key_shares: {shares}; allowed are 1 to 255")
+        elif not least <= threshold <= shares:
+            wrong.append(f"vault_server_key_threshold: {threshold}; allowed are {least} to {shares}")
+    if given.get("vault_server_seal") == "awskms":
+        wrong += [
+            f"{name}: empty; vault_server_seal awskms needs it"
+            for name in ("vault_server_awskms_key", "vault_server_awskms_region")
+            if not given.get(name)
+        ]
+    return wrong
+
+
 def accounts(given: Variables) -> list[str]:
     """Return which accounts of the object store lack something."""
     known_accounts = given.get("object_store_accounts") or {}
@@ -327,7 +356,7 @@ class ActionModule(ActionBase):
             str(variables.get("ingress_controller"))
         )
         hosts = list(dict.fromkeys(groups.get("control_plane", []) + groups.get("workers", [])))
-        machines = [*hosts, *groups.get("object_store", [])]
+        machines = [*hosts, *groups.get("object_store", []), *groups.get("vault", [])]
         addresses = {host: hostvars[host].get("ansible_host") for host in machines}
         workers = len(groups.get("workers", []))
 
@@ -338,7 +367,7 @@ class ActionModule(ActionBase):
         schedulable = bool(hosts) and bool(hostvars[hosts[0]].get("control_plane_schedulable", False))
         wrong += shape(groups, addresses, schedulable)
         known = {name for options in specs.values() for name in options}
-        defaults = self._defaults(roles, ("postgres", "quote_app", "cert_manager"))
+        defaults = self._defaults(roles, ("postgres", "quote_app", "cert_manager", "vault_server"))
         for host in hosts:
             raw = hostvars.raw_get(host)
             wrong += misspelt(set(raw), specs)
@@ -352,6 +381,7 @@ class ActionModule(ActionBase):
                 defaults | given, groups.get("control_plane", []), addresses, workers + (schedulable and 1)
             )
             wrong += issuers(defaults | given)
+            wrong += vault(defaults | given, groups.get("vault", []))
             wrong += networks(given, addresses)
         wrong = list(dict.fromkeys(wrong))
         if wrong:

@@ -1,7 +1,8 @@
 """Commands of `python3 -m quote_platform.backup`.
 
 Settings come from the environment: S3_ENDPOINT (empty: AWS), S3_REGION, S3_BUCKET, AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, AWS_CA_BUNDLE; `dump` and `restore` read libpq's (PGHOST, PGDATABASE …) as well.
+AWS_SECRET_ACCESS_KEY, AWS_CA_BUNDLE; `dump` and `restore` read libpq's (PGHOST, PGDATABASE …) as well,
+`vault` VAULT_ADDR and VAULT_CACERT.
 """
 
 import json
@@ -17,6 +18,7 @@ import typer
 
 from quote_platform.backup import jobs, retention
 from quote_platform.backup.store import BackupError, Store
+from quote_platform.backup.vault import Vault
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -75,6 +77,19 @@ def file(path: Annotated[Path, typer.Argument(help="File to store.")], prefix: P
     """Store a file, such as a snapshot of etcd, and read it back."""
     with logged("file") as line:
         line.update(described(prefix, *jobs.file(opened(), path, prefix)))
+
+
+@app.command()
+def vault(
+    prefix: Prefix,
+    role: Annotated[str, typer.Option(help="Role of the auth method kubernetes.")] = "snapshot",
+    token: Annotated[Path, typer.Option(help="Token of the ServiceAccount that may take it.")] = Path(
+        "/var/run/secrets/vault/token"
+    ),
+) -> None:
+    """Store a snapshot of Vault, and read it back."""
+    with logged("vault") as line:
+        line.update(described(prefix, *jobs.vault(opened(), prefix, Vault.from_environment(), role, token)))
 
 
 def described(prefix: str, backup: retention.Backup, checksum: str) -> dict[str, Any]:

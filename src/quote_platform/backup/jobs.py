@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import re
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -12,6 +12,10 @@ from typing import IO
 from quote_platform.backup import retention
 from quote_platform.backup.retention import CHECKSUM, Backup, Keep
 from quote_platform.backup.store import PART, BackupError, Store
+from quote_platform.backup.vault import Vault, whole
+
+# Reads a backup to its end, refuses one that is not what it should be, returns its checksum.
+Judge = Callable[[Store, str], str]
 
 
 def now() -> datetime:
@@ -41,17 +45,23 @@ def dump(store: Store, prefix: str) -> tuple[Backup, str]:
                     "correct what it says above, then run again"
                 )
 
-    return keep(store, prefix, ".dump", stream(), archive=True)
+    return keep(store, prefix, ".dump", stream(), restorable)
 
 
 def file(store: Store, path: Path, prefix: str) -> tuple[Backup, str]:
     """Store a file, such as a snapshot of etcd."""
     with path.open("rb") as opened:
-        return keep(store, prefix, ".db", blocks(opened), archive=False)
+        return keep(store, prefix, ".db", blocks(opened), readable)
+
+
+def vault(store: Store, prefix: str, source: Vault, role: str, token: Path) -> tuple[Backup, str]:
+    """Store a snapshot of Vault, as the ServiceAccount whose token this is."""
+    source.login(role, token)
+    return keep(store, prefix, ".snap", source.snapshot(), lambda s, key: readable(s, key, whole))
 
 
 def keep(
-    store: Store, prefix: str, suffix: str, stream: Generator[bytes], archive: bool
+    store: Store, prefix: str, suffix: str, stream: Generator[bytes], judge: Judge
 ) -> tuple[Backup, str]:
     """Store a stream, read it back, and only then write the checksum that makes it a backup."""
     time = now().replace(microsecond=0)
@@ -60,7 +70,7 @@ def keep(
     with contextlib.closing(stream):
         size, checksum = store.upload(key, stream)
     try:
-        verify(store, key, checksum, archive)
+        verify(store, key, checksum, judge)
     except BackupError:
         with contextlib.suppress(BackupError):  # without its checksum it is none, and `prune` clears it
             store.delete(key)
@@ -69,25 +79,42 @@ def keep(
     return Backup(name, time, size, True), checksum
 
 
-def verify(store: Store, key: str, checksum: str, archive: bool) -> None:
-    """Refuse what reads back as something else, or as no archive of pg_dump."""
-    if archive:
-        status, found = pour(store, key, ["pg_restore", "--list"])
-        if status != 0:
-            raise BackupError(
-                f"{key} in {store.where} cannot be read by pg_restore ({status}), and is no backup: "
-                "look at what pg_restore says above, then run again"
-            )
-    else:
-        sha = hashlib.sha256()
-        for block in store.read(key):
-            sha.update(block)
-        found = sha.hexdigest()
+def verify(store: Store, key: str, checksum: str, judge: Judge) -> None:
+    """Refuse what reads back as something else, or is not what it should be."""
+    found = judge(store, key)
     if found != checksum:
         raise BackupError(
             f"{key} in {store.where} reads back with another checksum ({found}, written was {checksum}), "
             "and is no backup: check the store, then run again"
         )
+
+
+def restorable(store: Store, key: str) -> str:
+    """Refuse what is no archive of pg_dump; return the checksum."""
+    status, found = pour(store, key, ["pg_restore", "--list"])
+    if status != 0:
+        raise BackupError(
+            f"{key} in {store.where} cannot be read by pg_restore ({status}), and is no backup: "
+            "look at what pg_restore says above, then run again"
+        )
+    return found
+
+
+def readable(store: Store, key: str, judge: Callable[[Iterable[bytes], str], None] | None = None) -> str:
+    """Return the checksum of an object; somebody may judge its content meanwhile."""
+    sha = hashlib.sha256()
+
+    def content() -> Iterator[bytes]:
+        for block in store.read(key):
+            sha.update(block)
+            yield block
+
+    reading = content()
+    if judge:
+        judge(reading, f"{key} in {store.where}")
+    for _ in reading:
+        pass
+    return sha.hexdigest()
 
 
 def pour(store: Store, key: str, command: list[str]) -> tuple[int, str]:
@@ -188,7 +215,7 @@ def restore(store: Store, prefix: str, name: str) -> tuple[Backup, str]:
     backup = choose(store, prefix, name)
     key = f"{prefix}/{backup.name}"
     wanted = checksum_of(store, key)
-    verify(store, key, wanted, archive=True)
+    verify(store, key, wanted, restorable)
     # All of it belongs to who restores it, or none of it is there. The environment says which database.
     command = ["pg_restore", "--dbname=", "--no-password", "--no-owner", "--single-transaction"]
     status, found = pour(store, key, command)

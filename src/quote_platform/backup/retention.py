@@ -9,7 +9,7 @@ TIME = "%Y-%m-%dT%H%M%SZ"
 # Written last: a backup without it was cut off or not verified.
 CHECKSUM = ".sha256"
 LEFT_OVER = timedelta(days=1)
-NAME = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{6}Z)(\.dump|\.db)")
+NAME = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{6}Z)(\.dump|\.db|\.snap)")
 
 
 @dataclass(frozen=True)

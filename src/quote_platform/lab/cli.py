@@ -47,6 +47,7 @@ def up(  # noqa: PLR0917 (options, not positions)
     control_planes: Annotated[int, typer.Option(help="1 or 3.")] = 1,
     workers: Annotated[int, typer.Option(help="At least 1, unless the control plane takes pods.")] = 3,
     stores: Annotated[int, typer.Option(help="0 or 1 machine for the object store.")] = 1,
+    vaults: Annotated[int, typer.Option(help="0, 1 or 3 machines for Vault.")] = 0,
     control_plane_cpus: float = 2,
     control_plane_memory: Annotated[str, typer.Option(help="Such as 4g or 3500m.")] = "4g",
     worker_cpus: float = 4,
@@ -61,6 +62,7 @@ def up(  # noqa: PLR0917 (options, not positions)
             control_planes=control_planes,
             workers=workers,
             stores=stores,
+            vaults=vaults,
             control_plane_cpus=control_plane_cpus,
             control_plane_memory=control_plane_memory,
             worker_cpus=worker_cpus,
@@ -124,3 +126,11 @@ def start(node: str, name: Name = "lab") -> None:
     with _sentences():
         lab = lifecycle.find(name)
         lifecycle.switch_on(lab, lifecycle.node_of(lab, node))
+
+
+@app.command()
+def destroy(node: str, name: Name = "lab") -> None:
+    """Destroy a node with its disks; `up` makes a new one of the same name and address."""
+    with _sentences():
+        lab = lifecycle.find(name)
+        lifecycle.destroy(lab, lifecycle.node_of(lab, node))

@@ -53,7 +53,7 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         "-o StrictHostKeyChecking=yes -o IdentitiesOnly=yes",
     }
     kube_nodes = {"children": {"control_plane": group("master"), "workers": group("worker")}}
-    groups = {"kube_nodes": kube_nodes, "object_store": group("store")}
+    groups = {"kube_nodes": kube_nodes, "object_store": group("store"), "vault": group("vault")}
     _dump(
         target / "hosts.yml",
         {"all": {"children": {"platform": {"children": groups, "vars": connection}}}},
@@ -66,6 +66,7 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         "kubernetes_packages_repository": f"{base}/apt/kubernetes/",
         "container_runtime_repository": f"{base}/apt/docker/linux/debian",
         "versitygw_repository": f"{base}/apt/versitygw/",
+        "vault_server_repository": f"{base}/apt/hashicorp",
         "image_registry_base_url": f"{base}:5000",
         "manifest_base_url": f"{base}/manifests",
         "components_unavailable": lacking,

@@ -217,6 +217,12 @@ def switch_on(lab: Lab, node: Node) -> None:
     _wait(lab, node)
 
 
+def destroy(lab: Lab, node: Node) -> None:
+    """Destroy a node with its disks, as when a machine is lost."""
+    if node.name in podman.containers(lab.name):
+        _remove(node.name)
+
+
 def _remove(container: str) -> None:
     """Remove a node; on a busy machine its processes may take longer to die than podman waits."""
     command = ("rm", "--force", "--volumes", "--time", "0", container)

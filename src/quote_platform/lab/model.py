@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Role = Literal["master", "worker", "store", "mirror"]
+Role = Literal["master", "worker", "store", "vault", "mirror"]
 
 
 class Node(BaseModel):
@@ -30,6 +30,7 @@ class Lab(BaseModel):
     control_planes: Annotated[int, Field(ge=1, le=9)] = 1
     workers: Annotated[int, Field(ge=0, le=50)] = 3
     stores: Annotated[int, Field(ge=0, le=1)] = 1
+    vaults: Annotated[int, Field(ge=0, le=3)] = 0
     control_plane_cpus: Annotated[float, Field(gt=0)] = 2
     control_plane_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "4g"
     worker_cpus: Annotated[float, Field(gt=0)] = 4
@@ -80,6 +81,7 @@ class Lab(BaseModel):
             ),
             *self._machines("worker", self.workers, 20, self.worker_cpus, self.worker_memory),
             *self._machines("store", self.stores, 110, 1, "1g"),
+            *self._machines("vault", self.vaults, 120, 1, "1g"),
         ]
 
     def _machines(self, role: Role, count: int, first: int, cpus: float, memory: str) -> list[Node]:

@@ -344,6 +344,39 @@ def node_figures(target: Target) -> str:
     return f"{len(nodes)} nodes"
 
 
+# --- secrets ----------------------------------------------------------------------------------------------
+
+# What each status of its health says, where it is not well.
+VAULT_STATES = {
+    501: "is not initialised",
+    503: "is sealed: what has credentials keeps them until they end, nobody gets new ones",
+}
+
+
+def vault(target: Target) -> str:
+    """Every member of Vault answers and is open, one of them is active."""
+    if not target.vaults:
+        raise NotRun("no host is in the group vault")
+    context = ssl.create_default_context(cadata=target.vault_ca or None)
+    answers, wrong = {}, []
+    with httpx.Client(verify=context, timeout=10) as http:
+        for address in target.vaults:
+            try:
+                status = http.get(f"{address}/v1/sys/health", params={"standbyok": "true"}).status_code
+            except httpx.HTTPError as error:
+                wrong.append(f"{address} does not answer: {error}")
+                continue
+            answers[address] = http.get(f"{address}/v1/sys/leader").json() if status == 200 else {}
+            if status != 200:
+                wrong.append(f"{address} {VAULT_STATES.get(status, f'answers {status}')}")
+    if wrong:
+        raise Failed("; ".join(wrong), "ansible-playbook -i INVENTORY playbooks/vault.yml (docs/vault.md)")
+    active = [address for address, answer in answers.items() if answer["is_self"]]
+    if not active:
+        raise Failed("no member is active", "journalctl --unit vault on each of them")
+    return f"{len(answers)} open, {active[0]} is active"
+
+
 # Lists run side by side, the checks of a list one after the other.
 LANES: list[list[tuple[str, CheckFunction]]] = [
     [
@@ -353,7 +386,12 @@ LANES: list[list[tuple[str, CheckFunction]]] = [
         ("names", names_resolve),
         ("network policy", network_policy),
     ],
-    [("certificates", certificates), ("volume", volume_keeps_data), ("node figures", node_figures)],
+    [
+        ("certificates", certificates),
+        ("volume", volume_keeps_data),
+        ("node figures", node_figures),
+        ("vault", vault),
+    ],
     [
         ("base backup", backups.base_backup),
         ("dump", backups.dump),

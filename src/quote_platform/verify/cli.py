@@ -61,6 +61,8 @@ def run(  # noqa: PLR0917 (options, not positions)
         list[str] | None, typer.Option(help="HOST:PORT of another TLS server; repeatable.")
     ] = None,
     certificate_days: Annotated[int, typer.Option(help="No certificate may end within these days.")] = 21,
+    vault: Annotated[list[str] | None, typer.Option(help="URL of a member of Vault; repeatable.")] = None,
+    vault_ca: Annotated[str, typer.Option(help="Authority of its certificate, as PEM.")] = "",
     unavailable: Annotated[str, typer.Option(help="JSON list of components, each name and reason.")] = "[]",
     only: Annotated[list[str] | None, typer.Option(help="Only the check of this name; repeatable.")] = None,
     report: Annotated[Path, typer.Option(help="Where the report for programs goes.")] = Path("report.json"),
@@ -76,6 +78,8 @@ def run(  # noqa: PLR0917 (options, not positions)
         authority=authority,
         servers=server or [],
         certificate_days=certificate_days,
+        vaults=vault or [],
+        vault_ca=vault_ca,
     )
     result = Report(cluster=cluster)
     lanes = [[check for check in lane if not only or check[0] in only] for lane in LANES]

@@ -49,6 +49,8 @@ class Target:
     servers: list[str] = field(default_factory=list)  # other TLS servers of the platform, host:port
     certificate_days: int = 21
     namespace: str = "quote-lab"
+    vaults: list[str] = field(default_factory=list)
+    vault_ca: str = ""
 
     def __post_init__(self) -> None:
         self.api = config.new_client_from_config(self.kubeconfig)

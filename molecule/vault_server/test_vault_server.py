@@ -1,0 +1,157 @@
+"""Only the kept keys open it; it does what it is told, writes down who asked for what, and tells nobody."""
+
+import importlib.util
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from quote_platform.backup.vault import whole
+
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "vault_server"
+WORD = "s3cr3t-of-molecule"
+
+
+@pytest.fixture(scope="module")
+def secrets(inventory):
+    option = next(one for one in inventory.arguments if "cluster_secrets_dir=" in one)
+    return Path(option.split("cluster_secrets_dir=")[1])
+
+
+@pytest.fixture(scope="module")
+def plugin():
+    spec = importlib.util.spec_from_file_location("use_vault", ROLE / "action_plugins/use_vault.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def api(plugin, variables, secrets):
+    authority = (secrets / "certificates/authority.crt").read_text()
+    return plugin.Api.open(f"https://{variables['ansible_host']}:8200", authority, 90)
+
+
+@pytest.fixture(scope="module")
+def keys(plugin, secrets):
+    return plugin.Keys(secrets / "vault-keys.yml", secrets / "vault-password")
+
+
+def converge(inventory, *arguments):
+    playbook = f"{os.environ['MOLECULE_SCENARIO_DIRECTORY']}/converge.yml"
+    command = ["ansible-playbook", *inventory.arguments, playbook, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_restart_seals_it_and_a_run_unseals_it(host, api, inventory):
+    host.check_output("systemctl restart vault")
+    assert api.status()["sealed"]
+    done = converge(inventory, "-vvv")
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert not api.status()["sealed"]
+    assert WORD not in done.stdout + done.stderr
+
+
+def test_a_policy_lets_in_where_it_says_and_nowhere_else(plugin, api, keys):
+    with plugin.root(api, keys.load()):
+        assert plugin.read(api, "kv/data/molecule")["data"] == {"word": WORD}
+        orphan = {
+            "policies": ["molecule"],
+            "ttl": "5m",
+            "no_parent": True,
+        }  # the root token ends with the block
+        token = api.call("POST", "auth/token/create", orphan)["auth"]
+    with plugin.owning(api, token["client_token"]):
+        assert plugin.read(api, "kv/data/molecule")["data"] == {"word": WORD}
+        for path in ("kv/data/other", "sys/mounts/kv", "database/config/any"):
+            with pytest.raises(plugin.Refused, match="permission denied"):
+                plugin.read(api, path)
+    assert api.ask("GET", "sys/metrics?format=prometheus").status_code in {400, 403}
+
+
+def test_every_plugin_that_the_platform_uses_is_there(plugin, api, keys):
+    with plugin.root(api, keys.load()):
+        assert plugin.read(api, "sys/auth/kubernetes")["type"] == "kubernetes"
+        found = plugin.read(api, "sys/plugins/catalog/database/postgresql-database-plugin")
+        assert found["builtin"] is True
+        wrong = {
+            "plugin_name": "postgresql-database-plugin",
+            "connection_url": "postgresql://{{username}}:{{password}}@127.0.0.1:1/none",
+            "username": "nobody",
+            "password": "none",
+        }
+        with pytest.raises(plugin.Refused, match=r"refused|connect"):  # it gets as far as that
+            api.call("POST", "database/config/molecule", wrong)
+
+
+def test_requests_are_written_down_without_their_secrets(host):
+    log = host.check_output("cat /var/log/vault/audit.log")
+    paths = {json.loads(line)["request"]["path"] for line in log.splitlines()}
+    assert "kv/data/molecule" in paths
+    assert WORD not in log
+    assert host.file("/var/log/vault/audit.log").mode == 0o600
+
+
+def test_the_audit_log_goes_on_after_its_rotation(host, api, plugin, keys):
+    host.check_output("logrotate --force /etc/logrotate.d/vault")
+    assert host.file("/var/log/vault/audit.log.1").size > 0
+    with plugin.root(api, keys.load()):
+        plugin.read(api, "kv/data/molecule")
+    assert "kv/data/molecule" in host.check_output("cat /var/log/vault/audit.log")
+
+
+def test_keys_are_encrypted_and_nothing_else_is_kept(secrets, keys, host):
+    text = (secrets / "vault-keys.yml").read_text()
+    assert text.startswith("$ANSIBLE_VAULT;1.")
+    assert len(keys.load()) == 3
+    for name in ("vault-keys.yml", "vault-password"):
+        assert (secrets / name).stat().st_mode & 0o777 == 0o600
+    kept = keys._vault().decrypt(text).decode()
+    assert "hvs." not in kept, "a token is kept"
+    for key in keys.load():
+        assert host.run(f"grep -rqF -e '{key}' /etc /root /var/log /tmp").rc == 1
+
+
+def test_an_empty_vault_with_kept_keys_is_not_initialised_anew(host, inventory, secrets):
+    before = (secrets / "vault-keys.yml").read_bytes()
+    host.check_output("systemctl stop vault && mv /opt/vault/data /opt/vault/away")
+    try:
+        done = converge(inventory)
+        assert done.returncode != 0
+        assert "playbooks/restore-vault.yml" in " ".join(done.stdout.split())
+        assert (secrets / "vault-keys.yml").read_bytes() == before
+    finally:
+        host.check_output(
+            "systemctl stop vault && rm -rf /opt/vault/data && mv /opt/vault/away /opt/vault/data"
+        )
+    assert converge(inventory).returncode == 0
+
+
+def test_a_snapshot_brings_back_what_was_lost(host, api, plugin, keys, tmp_path):
+    with plugin.root(api, keys.load()):
+        content = api.ask("GET", "sys/storage/raft/snapshot").content
+    whole([content], "the snapshot")
+    (tmp_path / "snapshot").write_bytes(content)
+    host.check_output("systemctl stop vault && rm -rf /opt/vault/data/*")
+    host.check_output("systemctl start vault")
+    plugin.restore(api, False, tmp_path / "snapshot", keys.kept())
+    plugin.unseal(api, keys.load())
+    with plugin.root(api, keys.load()):
+        assert plugin.read(api, "kv/data/molecule")["data"] == {"word": WORD}
+
+
+def test_the_service_is_confined(host):
+    assert host.process.get(comm="vault").user == "vault"
+    properties = "NoNewPrivileges,ProtectSystem,CapabilityBoundingSet,LimitCORE,UnitFileState"
+    shown = host.check_output(f"systemctl show vault -p {properties}").splitlines()
+    unit = dict(line.split("=", 1) for line in shown)
+    assert unit == {
+        "NoNewPrivileges": "yes",
+        "ProtectSystem": "strict",
+        "CapabilityBoundingSet": "",
+        "LimitCORE": "0",
+        "UnitFileState": "enabled",
+    }
+    assert host.run("runuser -u nobody -- ls /opt/vault/data").rc != 0
