@@ -66,6 +66,17 @@ def backup(cluster, inventory, pod):
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         },
     )
+    # As a Deployment that spreads the pods of each of its versions: the API server refuses what it made of this itself.
+    writer["metadata"]["labels"]["version"] = "1"
+    writer["spec"]["topologySpreadConstraints"] = [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"app": "writer"}},
+            "matchLabelKeys": ["version"],
+        }
+    ]
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
