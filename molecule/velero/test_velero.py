@@ -66,7 +66,7 @@ def backup(cluster, inventory, pod):
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         },
     )
-    # As a Deployment that spreads the pods of each of its versions: the API server refuses what it made of this itself.
+    # As of a Deployment that spreads each version: the API server refuses what it made of this itself.
     writer["metadata"]["labels"]["version"] = "1"
     writer["spec"]["topologySpreadConstraints"] = [
         {
