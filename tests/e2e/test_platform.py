@@ -177,15 +177,3 @@ def test_a_node_that_is_not_fit_is_named(lab, fault, break_it, mend_it, named):
         assert run.changed.get(f"{NAME}-worker-2", 0) == 0
     finally:
         lab.ssh("worker-2", mend_it)
-
-
-def test_a_cleared_node_joins_again(lab):
-    reset = ("playbooks/reset.yml", "--limit", f"{NAME}-worker-2")
-    refused = lab.play("reset without the name", *reset)
-    assert refused.status != 0
-    assert f"-e reset_confirm={NAME}-worker-2" in " ".join(refused.output.split())
-    succeeded(lab.play("reset", *reset, "-e", f"reset_confirm={NAME}-worker-2"))
-    assert f"{NAME}-worker-2" not in lab.kubectl("get nodes")
-    succeeded(site(lab, "run after the reset"))
-    assert " Ready " in lab.kubectl(f"get node {NAME}-worker-2")
-    lab.kubectl("wait -n quote-lab --for=condition=Ready cluster.postgresql.cnpg.io/postgres --timeout=240s")
