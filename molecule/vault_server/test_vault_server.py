@@ -120,7 +120,7 @@ def test_an_empty_vault_with_kept_keys_is_not_initialised_anew(host, inventory, 
     try:
         done = converge(inventory)
         assert done.returncode != 0
-        assert "playbooks/restore-vault.yml" in " ".join(done.stdout.split())
+        assert "playbooks/restore-vault.yml" in " ".join((done.stdout + done.stderr).split())
         assert (secrets / "vault-keys.yml").read_bytes() == before
     finally:
         host.check_output(
