@@ -56,6 +56,7 @@ MOLECULE_LANES = {
         "ingress_nginx",
         "traefik",
         "cert_manager",
+        "secrets_delivery",
         "postgres",
         "quote_app",
     ),

@@ -5,6 +5,7 @@ import typer
 from quote_platform.lab.cli import app as lab
 from quote_platform.mirror.cli import app as mirror
 from quote_platform.roledocs import app as roles
+from quote_platform.rotation import app as rotate
 from quote_platform.verify.cli import app as verify
 
 app = typer.Typer(
@@ -15,6 +16,9 @@ app = typer.Typer(
 app.add_typer(mirror, name="mirror", help="Fill and inspect the mirror: apt packages, images, manifests.")
 app.add_typer(lab, name="lab", help="Start, stop and reach labs of real nodes.")
 app.add_typer(verify, name="verify", help="Use the functions of a running platform from outside.")
+app.add_typer(
+    rotate, name="rotate", help="Give accounts of the database new credentials, while they are used."
+)
 app.add_typer(roles, name="roles", help="Documentation of the roles.")
 
 if __name__ == "__main__":

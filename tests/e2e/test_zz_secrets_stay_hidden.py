@@ -18,7 +18,16 @@ from .conftest import LOGS, NAME, ROOT, Lab
 
 SHORTEST = 12
 # What lies beside secrets: names, addresses, certificates, public keys.
-PUBLIC_KEYS = {"ca.crt", "tls.crt", "host", "auth-extra-groups", "description", "expiration", "SIDECAR_IMAGE"}
+PUBLIC_KEYS = {
+    "username",
+    "ca.crt",
+    "tls.crt",
+    "host",
+    "auth-extra-groups",
+    "description",
+    "expiration",
+    "SIDECAR_IMAGE",
+}
 PUBLIC_FILES = {"authorized_keys", "cluster-id", "names.env", "postgres-recovery.yml"}
 PATTERNS = "/run/secret-scan"
 GREP = f"grep --text --only-matching --with-filename --null --no-messages --fixed-strings --file={PATTERNS}"

@@ -28,6 +28,9 @@ TEMPLATES = [
     "snapshots/templates/snapshots.yaml.j2",
     "velero/templates/velero.yaml.j2",
     "vault_server/templates/snapshots.yaml.j2",
+    "secrets_delivery/templates/operator.yaml.j2",
+    "secrets_delivery/templates/application.yaml.j2",
+    "secrets_delivery/templates/csi-provider.yaml.j2",
 ]
 # Kinds that an operator brings; the live API server judges them.
 FOREIGN = {
@@ -37,6 +40,9 @@ FOREIGN = {
     "cert-manager.io",
     "velero.io",
     "snapshot.storage.k8s.io",
+    "external-secrets.io",
+    "generators.external-secrets.io",
+    "secrets-store.csi.x-k8s.io",
 }
 
 

@@ -29,15 +29,28 @@ export class Database {
 
   constructor(settings, log) {
     this.#retryFor = settings.retryFor;
+    const account = () => ({
+      user: secret(settings.user, settings.userFile),
+      password: secret(settings.password, settings.passwordFile),
+    });
     // Credentials and authority are read for each connection, so that a rotation needs no restart.
     class Client extends pg.Client {
+      #account;
+
       constructor(options) {
-        super({
-          ...options,
-          user: secret(settings.user, settings.userFile),
-          password: secret(settings.password, settings.passwordFile),
-          ssl: ssl(settings),
-        });
+        const current = account();
+        super({ ...options, ...current, ssl: ssl(settings) });
+        this.#account = current;
+      }
+
+      /** Whether the credentials were rotated since; a connection with old ones is not used again. */
+      get outdated() {
+        try {
+          const { user, password } = account();
+          return user !== this.#account.user || password !== this.#account.password;
+        } catch {
+          return false; // Nothing newer can be read.
+        }
       }
     }
     this.#pool = new pg.Pool({
@@ -81,7 +94,7 @@ export class Database {
       failure = error;
       throw error;
     } finally {
-      client.release(failure);
+      client.release(failure ?? client.outdated);
     }
   }
 
@@ -124,7 +137,7 @@ export class Database {
           failure = refused(error) || broken(error) ? error : undefined;
           throw error;
         } finally {
-          client.release(failure); // With an error the connection is closed, not reused.
+          client.release(failure ?? client.outdated); // With an error the connection is closed, not reused.
         }
       } catch (error) {
         if (!refused(error) && !broken(error)) throw error;

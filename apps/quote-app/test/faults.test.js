@@ -116,7 +116,14 @@ test('a rotated password is used without a restart', { timeout: 30000 }, async (
     await sleep(300);
     writeFileSync(file, 'second\n');
     assert.equal((await read).status, 200);
-    assert.ok(!/first|second/.test(app.output));
+    // No connection that was made with the old one is used any longer, though the server would let it.
+    writeFileSync(file, 'third\n');
+    postgres.sql("ALTER ROLE rotated PASSWORD 'third'");
+    const old = postgres.sql("SELECT string_agg(pid::text, ',') FROM pg_stat_activity WHERE usename = 'rotated'");
+    assert.equal((await app.get('/api/quotes/random')).status, 200);
+    assert.equal((await app.get('/api/quotes/random')).status, 200);
+    await until(() => postgres.sql(`SELECT count(*) FROM pg_stat_activity WHERE pid IN (${old})`) === '0', 2000);
+    assert.ok(!/first|second|third/.test(app.output));
   });
 });
 

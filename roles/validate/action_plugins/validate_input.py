@@ -303,6 +303,64 @@ def vault(given: Variables, hosts: list[str]) -> list[str]:
     return wrong
 
 
+def delivery(given: Variables) -> list[str]:
+    """Return what is wrong with how secrets come to applications."""
+    wrong = []
+    backend, missing = given.get("secrets_backend"), unavailable(given)
+    if not backend:
+        return wrong
+    if given.get("secrets_delivery_method") == "csi":
+        if backend != "vault":
+            wrong.append(
+                f"secrets_delivery_method: csi knows Vault only, secrets_backend is {backend}; "
+                "allowed is external-secrets"
+            )
+        if "secrets-delivery-csi" in missing:
+            wrong.append(
+                f"secrets_delivery_method: csi cannot be had here ({missing['secrets-delivery-csi']}); "
+                "allowed is external-secrets"
+            )
+    elif "secrets-delivery" in missing:
+        wrong.append(
+            f"secrets_backend: {backend} needs External Secrets Operator, which cannot be had here "
+            f"({missing['secrets-delivery']}); leave it empty"
+        )
+    refresh, lease = given.get("secrets_delivery_refresh_hours"), given.get("secrets_delivery_lease_hours")
+    if isinstance(refresh, int) and refresh < 1:
+        wrong.append(f"secrets_delivery_refresh_hours: {refresh}; allowed is 1 or more")
+    if backend != "vault":
+        return wrong
+    if isinstance(refresh, int) and isinstance(lease, int) and not 2 * refresh <= lease <= 768:
+        wrong.append(
+            f"secrets_delivery_lease_hours: {lease}; allowed are {2 * refresh} (twice "
+            "secrets_delivery_refresh_hours) to 768"
+        )
+    port = given.get("postgres_vault_port")
+    if isinstance(port, int) and not 1024 < port < 65536:
+        wrong.append(f"postgres_vault_port: {port}; allowed is a NodePort, such as 30432")
+    if port != given.get("secrets_delivery_database_port"):
+        wrong.append(
+            f"secrets_delivery_database_port: {given.get('secrets_delivery_database_port')} is not "
+            f"postgres_vault_port, {port}; they are the same"
+        )
+    for address in given.get("postgres_vault_addresses") or []:
+        if not is_network(str(address)):
+            wrong.append(
+                f"postgres_vault_addresses: {address} is a name; allowed are IP addresses and networks, "
+                "by which a NetworkPolicy knows who comes in"
+            )
+    return wrong
+
+
+def is_network(text: str) -> bool:
+    """Tell whether a text is an IP address or a network."""
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
 def accounts(given: Variables) -> list[str]:
     """Return which accounts of the object store lack something."""
     known_accounts = given.get("object_store_accounts") or {}
@@ -367,7 +425,9 @@ class ActionModule(ActionBase):
         schedulable = bool(hosts) and bool(hostvars[hosts[0]].get("control_plane_schedulable", False))
         wrong += shape(groups, addresses, schedulable)
         known = {name for options in specs.values() for name in options}
-        defaults = self._defaults(roles, ("postgres", "quote_app", "cert_manager", "vault_server"))
+        defaults = self._defaults(
+            roles, ("postgres", "quote_app", "cert_manager", "vault_server", "secrets_delivery")
+        )
         for host in hosts:
             raw = hostvars.raw_get(host)
             wrong += misspelt(set(raw), specs)
@@ -382,6 +442,7 @@ class ActionModule(ActionBase):
             )
             wrong += issuers(defaults | given)
             wrong += vault(defaults | given, groups.get("vault", []))
+            wrong += delivery(defaults | given)
             wrong += networks(given, addresses)
         wrong = list(dict.fromkeys(wrong))
         if wrong:

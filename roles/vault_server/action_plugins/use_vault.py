@@ -50,7 +50,8 @@ SPEC = {
 }
 RUNBOOK = "see docs/vault.md"
 # What Vault answers while it is about to do something.
-PASSING = re.compile(r"Upgrading from non-versioned|local node not active")
+# A database may be on its way, or the way to it.
+PASSING = re.compile(r"Upgrading from non-versioned|local node not active|error verifying connection")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

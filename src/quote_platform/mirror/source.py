@@ -153,7 +153,7 @@ class Source:
                 "-ldflags",
                 flags,
             ]
-            folder = cat.folder() / "recipes" / recipe
+            folder = self.edited(recipe, part / ".source") or cat.folder() / "recipes" / recipe
             # One call compiles what the packages share once and links them side by side; its names are Go's
             # own, so a binary that is called otherwise is built by itself.
             plain = [path for name, path in entry.packages.items() if path.rsplit("/", 1)[-1] == name]
@@ -162,12 +162,28 @@ class Source:
             for name, path in entry.packages.items():
                 if len(plain) <= 1 or path not in plain:
                     run([*command, "-o", part / name, path], log, folder, environment)
+            shutil.rmtree(part / ".source", ignore_errors=True)
 
         return self._once(
             self.artifacts / "binaries" / f"{recipe}-{self.binaries_key(recipe)}",
             f"{recipe} from source",
             build,
         )
+
+    def edited(self, recipe: str, into: Path) -> Path | None:
+        """Return a copy of a recipe whose module/ replaces files of its module; nothing if it has none."""
+        folder = cat.folder() / "recipes" / recipe
+        if not (folder / "module").is_dir():
+            return None
+        source = into / "source"
+        shutil.copytree(self.module(recipe), source, copy_function=shutil.copyfile)
+        for place in (source, *source.rglob("*/")):
+            place.chmod(0o755)  # Go keeps modules read-only
+        shutil.copytree(folder / "module", source, dirs_exist_ok=True)
+        shutil.copytree(folder, into / "recipe", ignore=shutil.ignore_patterns("module"))
+        name = cat.module(recipe)[0]
+        run([self.go(), "mod", "edit", f"-replace={name}=../source"], cwd=into / "recipe")
+        return into / "recipe"
 
     def module(self, recipe: str) -> Path:
         """Return the folder of the sources of a recipe's module."""

@@ -1,5 +1,8 @@
 """The checks: each uses one function of the platform as its users do."""
 
+import base64
+import hashlib
+import re
 import ssl
 import threading
 import time
@@ -7,7 +10,8 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 from cryptography import x509
@@ -30,7 +34,9 @@ def nodes_ready(target: Target) -> str:
     nodes = target.core.list_node().items
     wrong = []
     for node in nodes:
-        ready = next((item.status for item in node.status.conditions if item.type == "Ready"), "Unknown")
+        ready = next(
+            (item.status for item in node.status.conditions if item.type == "Ready"), "Unknown"
+        )
         version = node.status.node_info.kubelet_version
         if ready != "True":
             wrong.append(f"{node.metadata.name} is not Ready")
@@ -377,6 +383,45 @@ def vault(target: Target) -> str:
     return f"{len(answers)} open, {active[0]} is active"
 
 
+def delivered_secret(target: Target) -> str:
+    """The application's account was delivered in time, and the next one can be made."""
+    objects = client.CustomObjectsApi(target.api)
+    name = "quote-app-database"
+
+    def found(group: str, version: str, kind: str) -> dict[str, Any] | None:
+        try:
+            return dict(objects.get_namespaced_custom_object(group, version, target.namespace, kind, name))
+        except ApiException as error:
+            if error.status != 404:
+                raise
+            return None
+
+    external = found("external-secrets.io", "v1", "externalsecrets")
+    if not external:
+        raise NotRun("no secret is delivered from elsewhere (secrets_backend, secrets_delivery_method)")
+    hint = f"kubectl describe externalsecret {name} --namespace {target.namespace} (docs/vault.md)"
+    status = external.get("status", {})
+    ready: dict[str, str] = next((one for one in status.get("conditions", []) if one["type"] == "Ready"), {})
+    since = status.get("refreshTime")
+    if ready.get("status") != "True" or not since:
+        raise Failed(f"{name}: {ready.get('message', 'nobody has looked at it')}; last of {since}", hint)
+    hours = int(re.match(r"(\d+)h", external["spec"]["refreshInterval"])[1])  # type: ignore[index]
+    age = datetime.now(UTC) - datetime.fromisoformat(since)
+    if age > timedelta(hours=hours + 1):
+        raise Failed(f"{name}: the last one is of {since}, every {hours} h one is due", hint)
+    generator = found("generators.external-secrets.io", "v1alpha1", "vaultdynamicsecrets")
+    if generator:
+        known = generator["metadata"]["annotations"]["quote-platform/database-authority"]
+        data = target.core.read_namespaced_secret("postgres-ca", target.namespace).data
+        now = hashlib.sha256(base64.b64decode(data["ca.crt"]).strip()).hexdigest()
+        if known != now:
+            raise Failed(
+                "PostgreSQL has another authority than Vault knows: the next account cannot be made",
+                "ansible-playbook -i INVENTORY playbooks/platform.yml",
+            )
+    return f"{name} of {since}"
+
+
 # Lists run side by side, the checks of a list one after the other.
 LANES: list[list[tuple[str, CheckFunction]]] = [
     [
@@ -391,6 +436,7 @@ LANES: list[list[tuple[str, CheckFunction]]] = [
         ("volume", volume_keeps_data),
         ("node figures", node_figures),
         ("vault", vault),
+        ("delivered secret", delivered_secret),
     ],
     [
         ("base backup", backups.base_backup),

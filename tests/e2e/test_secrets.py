@@ -1,0 +1,185 @@
+"""Secrets from Vault: accounts that change while they are used, and a Vault that is away."""
+
+import hashlib
+import hmac
+import itertools
+import json
+from base64 import b64decode, b64encode
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from quote_platform.rotation import Rotation, Stuck, rotation
+
+from .conftest import NAME, ROOT, Lab, repeated, sql
+from .test_platform import succeeded
+
+PLAYBOOK = "playbooks/rotate-secrets.yml"
+VAULT = "https://10.89.43.121:8200"
+SECRETS = ROOT / "secrets" / NAME
+AUDIENCE = "https://kubernetes.default.svc.cluster.local"
+ROTATIONS = 20
+# Requests a second, from several clients at once; every fifth request writes.
+RATE, CLIENTS = 50, 5
+
+
+@pytest.fixture
+def accounts(lab: Lab) -> Rotation:
+    """Return the rotation of the application's account."""
+    return rotation(SECRETS / "kubeconfig", "quote-app-database", 60)
+
+
+@contextmanager
+def load(lab: Lab) -> Iterator[Counter[str]]:
+    """Read and write at a rate while the block runs; yield the answers. Afterwards none may have failed."""
+    answers = Counter[str]()
+
+    def asking(number: int) -> Callable[[], None]:
+        client, turns = lab.http(lab.workers[number % len(lab.workers)]), itertools.count(number)
+        client.timeout = httpx.Timeout(10)
+
+        def ask() -> None:
+            write = next(turns) % 5 == 0
+            method, path = ("POST", "/api/quotes") if write else ("GET", "/api/quotes/random")
+            body = {"json": {"text": "rotated", "author": "e2e"}} if write else {}
+            try:
+                answers[f"{method} {lab.ask(client, method, path, **body).status_code}"] += 1
+            except httpx.HTTPError as error:
+                answers[f"{method} {type(error).__name__}"] += 1
+
+        return ask
+
+    with ExitStack() as stack:
+        for number in range(CLIENTS):
+            stack.enter_context(repeated(asking(number), CLIENTS / RATE))
+        yield answers
+    print(f"\n{answers.total()} requests: {dict(answers)}")
+    assert set(answers) == {"GET 200", "POST 201"}, dict(answers)
+
+
+def takes(verifier: str, password: str) -> bool:
+    """Tell whether PostgreSQL, which keeps this of a password, takes another one."""
+    _, salted, keys = verifier.split("$")
+    rounds, salt = salted.split(":")
+    key = hmac.digest(
+        hashlib.pbkdf2_hmac("sha256", password.encode(), b64decode(salt), int(rounds)),
+        b"Client Key",
+        "sha256",
+    )
+    return b64encode(hashlib.sha256(key).digest()).decode() == keys.split(":")[0]
+
+
+def users(lab: Lab) -> set[str]:
+    """Return the users that Vault has made and not ended."""
+    return set(sql(lab, "select rolname from pg_roles where rolname like 'quote-app-%'").split())
+
+
+def test_a_dry_run_says_what_would_be_rotated(lab, accounts):
+    before = accounts.account()
+    run = lab.play("dry run of a rotation", PLAYBOOK, "--check")
+    succeeded(run)
+    for words in (
+        "vault, by which Vault makes users: a new password",
+        "quote-app in quote-lab: another user of quotes",
+        "quotes, the owner of the database: a new password",
+    ):
+        assert words in " ".join(run.output.split()), words
+    assert accounts.account() == before
+
+
+def test_the_application_may_read_its_own_account_and_nothing_else(lab):
+    with httpx.Client(
+        base_url=f"{VAULT}/v1/", verify=str(SECRETS / "certificates" / "authority.crt")
+    ) as http:
+
+        def login(account: str) -> httpx.Response:
+            jwt = lab.kubectl(f"create token -n quote-lab {account} --audience {AUDIENCE}").strip()
+            return http.post("auth/kubernetes/login", json={"role": "quote-app", "jwt": jwt})
+
+        assert login("default").status_code == 403
+        granted = login("quote-app").json()["auth"]
+        http.headers["X-Vault-Token"] = granted["client_token"]
+        assert granted["token_policies"] == ["quote-app"]
+        for path in ("database/config/quotes", "database/roles/quote-app", "kv/data/other", "sys/mounts"):
+            assert http.get(path).status_code == 403, path
+        lease = http.get("database/creds/quote-app").json()
+        assert lease["data"]["username"] in users(lab)
+
+
+def test_accounts_are_rotated_twenty_times_and_no_request_fails(lab, accounts):
+    seen, took = [accounts.account()["username"]], []
+    vault, owner = SECRETS / "postgres-vault-password", Rotation(accounts.target, "postgres-app")
+    old = {"vault": vault.read_text(), "quotes": owner.account()["password"]}
+    with load(lab):
+        for _ in range(ROTATIONS - 1):
+            result = accounts.rotate()
+            # The database says so: every pod is connected as the new user.
+            connected = accounts.sessions()
+            assert all(result.user in connected[address] for address in accounts.pods().values())
+            seen.append(result.user)
+            took.append(result.seconds)
+        # The last one by the playbook, along with the passwords of the owner and of Vault's account.
+        succeeded(lab.play("rotation of all secrets", PLAYBOOK))
+        seen.append(accounts.account()["username"])
+    lab.steps.append((f"{len(took)} rotations, the slowest in {max(took)} s", sum(took)))
+    assert len(set(seen)) == ROTATIONS + 1
+    # The playbook has ended what was before, and the old passwords are not taken any more.
+    assert users(lab) & set(seen) == {seen[-1]}
+    new = {"vault": vault.read_text(), "quotes": owner.account()["password"]}
+    for user, password in new.items():
+        verifier = sql(lab, f"select rolpassword from pg_authid where rolname = '{user}'")  # noqa: S608
+        assert takes(verifier, password), user
+        assert not takes(verifier, old[user]), user
+    # What users have made belongs to none of them.
+    assert sql(lab, "select distinct tableowner from pg_tables where schemaname = 'public'") == "quotes"
+
+
+def test_a_sealed_vault_harms_nobody(lab, accounts, eventually):
+    def ready() -> str:
+        path = "{.status.conditions[?(@.type=='Ready')].status}"
+        return lab.kubectl(f'get externalsecret -n quote-lab quote-app-database -o "jsonpath={path}"').strip()
+
+    before = accounts.account()
+    with load(lab):
+        lab.ssh("vault-1", "systemctl restart vault")  # it comes back sealed
+        accounts.seconds = 5
+        with pytest.raises(Stuck, match="the one that is there is used as before"):
+            accounts.rotate()
+        assert ready() == "False"
+        report = Path(ROOT / "reports" / "sealed.json")
+        report.parent.mkdir(exist_ok=True)
+        only = ["--only", "vault", "--only", "delivered secret"]
+        said = lab.command(
+            *[
+                "quote-platform",
+                "verify",
+                "run",
+                "--kubeconfig",
+                str(SECRETS / "kubeconfig"),
+                "--version",
+                "1",
+            ],
+            *["--address", lab.workers[0], "--image", "none", "--vault", VAULT, *only],
+            *[
+                "--vault-ca",
+                (SECRETS / "certificates" / "authority.crt").read_text(),
+                "--report",
+                str(report),
+            ],
+            check=False,
+        )
+        states = {check["name"]: check for check in json.loads(report.read_text())["checks"]}
+        assert "is sealed" in states["vault"]["detail"], said
+        assert states["delivered secret"]["status"] == "failed", said
+        # Even pods that start now have what they need.
+        lab.kubectl("rollout restart -n quote-lab deployment/quote-app")
+        lab.kubectl("rollout status -n quote-lab deployment/quote-app --timeout=120s")
+        assert accounts.account() == before
+        succeeded(lab.play("Vault unsealed", "playbooks/vault.yml"))
+        accounts.seconds = 60
+        assert accounts.rotate().user != before["username"]
+    eventually(lambda: ready() == "True", 30, "the account is not delivered")
