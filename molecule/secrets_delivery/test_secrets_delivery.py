@@ -1,4 +1,4 @@
-"""A secret comes from AWS into the cluster and follows it; the API server judges what the driver would have."""
+"""A secret follows its source in AWS into the cluster; the API server judges the objects of the driver."""
 
 import base64
 import json

@@ -129,6 +129,31 @@ def test_an_image_follows_the_folders_it_holds(
     assert builder.image_key(image) != first
 
 
+def test_a_recipe_replaces_files_of_its_module(
+    catalogue: cat.Catalogue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = tmp_path / "module"
+    (module / "pkg").mkdir(parents=True)
+    for name in ("kept.go", "replaced.go"):
+        (module / "pkg" / name).write_text("upstream")
+    (module / "pkg").chmod(0o555)
+    recipe = tmp_path / "recipes" / "one"
+    (recipe / "module" / "pkg").mkdir(parents=True)
+    (recipe / "module" / "pkg" / "replaced.go").write_text("ours")
+    (recipe / "go.mod").write_text("module m\n\nrequire example.com/up v1.2.3\n")
+    monkeypatch.setattr(cat, "folder", lambda: tmp_path)
+    builder = source.Source(catalogue, lambda _: None)
+    monkeypatch.setattr(builder, "module", lambda _: module)
+    edited = builder.edited("one", tmp_path / "work")
+    assert edited is not None
+    assert "replace example.com/up => ../source" in (edited / "go.mod").read_text()
+    found = {file.name: file.read_text() for file in (edited.parent / "source" / "pkg").iterdir()}
+    assert found == {"kept.go": "upstream", "replaced.go": "ours"}
+    assert "replace" not in (recipe / "go.mod").read_text()
+    (tmp_path / "recipes" / "two").mkdir()
+    assert builder.edited("two", tmp_path / "other") is None
+
+
 def test_an_artifact_appears_whole_or_not_at_all(catalogue: cat.Catalogue, cache: Path) -> None:
     builder = source.Source(catalogue, silent)
     target = builder.artifacts / "binaries" / "thing-1"

@@ -1,5 +1,7 @@
 """The verification itself: how it judges, what it reports, when a check passes, fails or is not run."""
 
+import base64
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -411,3 +413,44 @@ def test_vault_is_judged(monkeypatch: pytest.MonkeyPatch, statuses: list[int], t
     else:
         with pytest.raises(Failed if statuses else NotRun, match=told):
             checks.vault(known)
+
+
+AUTHORITY = b"-----BEGIN CERTIFICATE-----"
+
+
+@pytest.mark.parametrize(
+    ("external", "authority", "told"),
+    [
+        ({"Ready": "True", "hours": 1}, AUTHORITY, "quote-app-database of "),
+        ({"Ready": "False", "hours": 1}, AUTHORITY, "quote-app-database: it said so; last of "),
+        ({"Ready": "True", "hours": 26}, AUTHORITY, "every 24 h one is due"),
+        ({"Ready": "True", "hours": 1}, b"another", "PostgreSQL has another authority than Vault knows"),
+        (None, AUTHORITY, "no secret is delivered from elsewhere"),
+    ],
+)
+def test_a_delivered_secret_is_judged(
+    monkeypatch: pytest.MonkeyPatch, target: FakeTarget, external: Any, authority: bytes, told: str
+) -> None:
+    def get(_group: str, _version: str, _namespace: str, kind: str, _name: str) -> Any:
+        if kind == "vaultdynamicsecrets":
+            known = hashlib.sha256(AUTHORITY).hexdigest()
+            return {"metadata": {"annotations": {"quote-platform/database-authority": known}}}
+        if external is None:
+            raise ApiException(status=404)
+        since = datetime.now(UTC) - external["hours"] * HOUR
+        return {
+            "spec": {"refreshInterval": "24h0m0s"},
+            "status": {
+                "refreshTime": since.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "conditions": [{"type": "Ready", "status": external["Ready"], "message": "it said so"}],
+            },
+        }
+
+    monkeypatch.setattr(client, "CustomObjectsApi", lambda _: Fake(get_namespaced_custom_object=get))
+    data = {"ca.crt": base64.b64encode(authority + b"\n").decode()}
+    target.core.read_namespaced_secret = lambda *_: Fake(data=data)
+    try:
+        said = checks.delivered_secret(target)
+    except (Failed, NotRun) as reason:
+        said = str(reason)
+    assert told in said

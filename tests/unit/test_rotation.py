@@ -1,0 +1,185 @@
+"""A rotation waits for everybody, says who is late, and ends nothing itself."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace as Fake
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from quote_platform import rotation
+from quote_platform.rotation import Rotation, Stuck
+
+PODS = {"quote-app-1": "10.0.0.1", "quote-app-2": "10.0.0.2"}
+
+
+class Platform:
+    """A Secret, an operator that fills it, pods that mount it, and a database that knows who is connected."""
+
+    def __init__(self) -> None:
+        self.api, self.namespace, self.core = None, "quote-lab", self
+        self.made, self.secret = 0, {"username": "user-0", "password": "password-0"}
+        self.mounted = dict.fromkeys(PODS, self.secret)
+        self.connected = {address: ["user-0"] for address in PODS.values()}
+        self.verifier = "verifier of password-0"
+        # What does not work: operator, kubelet of a pod, a pod's connections, database.
+        self.broken: set[str] = set()
+        self.again = 0
+        self.asked: list[str] = []
+
+    # --- Kubernetes ---------------------------------------------------------------------------------
+
+    def read_namespaced_secret(self, name: str, _: str) -> Any:
+        # Some operators fill it twice; the second time comes while somebody looks.
+        if self.again and self.made:
+            self.again -= 1
+            self.fill()
+        return Fake(data={k: base64.b64encode(v.encode()).decode() for k, v in self.secret.items()})
+
+    def patch_namespaced_secret(self, name: str, _: str, patch: dict[str, Any]) -> None:
+        self.secret = {k: base64.b64decode(v).decode() for k, v in patch["data"].items()}
+        if "database" not in self.broken:
+            self.verifier = f"verifier of {self.secret['password']}"
+
+    def list_namespaced_pod(self, *_: Any, **__: Any) -> Any:
+        leaving = Fake(
+            metadata=Fake(name="leaving", deletion_timestamp="now"),
+            status=Fake(phase="Running", pod_ip="10.0.0.9"),
+        )
+        return Fake(
+            items=[
+                leaving,
+                *(
+                    Fake(
+                        metadata=Fake(name=name, deletion_timestamp=None),
+                        status=Fake(phase="Running", pod_ip=ip),
+                    )
+                    for name, ip in PODS.items()
+                ),
+            ]
+        )
+
+    def patch_namespaced_pod(self, name: str, _: str, patch: dict[str, Any]) -> None:
+        assert rotation.MARK in patch["metadata"]["annotations"]
+        self.asked.append(name)
+
+    def execute(self, pod: str, *command: str, **_: Any) -> str:
+        if pod == "postgres-1":
+            return self.answer(command[-1])
+        if pod in self.asked and pod not in self.broken:
+            self.mounted[pod] = self.secret
+            if f"connections of {pod}" not in self.broken:
+                self.connected[PODS[pod]] = [self.secret["username"]]
+        text = self.mounted[pod]["username"] + self.mounted[pod]["password"]
+        return f"{hashlib.sha256(text.encode()).hexdigest()}  -\n"
+
+    def get_namespaced_custom_object(self, group: str, *_: Any) -> Any:
+        if group == "postgresql.cnpg.io":
+            return {"status": {"currentPrimary": "postgres-1"}}
+        return {"status": {"conditions": [{"type": "Ready", "message": "Vault is sealed"}]}}
+
+    def patch_namespaced_custom_object(self, *where: Any) -> None:
+        assert where[3:5] == ("externalsecrets", "account")
+        if "operator" not in self.broken:
+            self.fill()
+
+    def fill(self) -> None:
+        self.made += 1
+        self.secret = {"username": f"user-{self.made}", "password": f"password-{self.made}"}
+
+    # --- PostgreSQL ---------------------------------------------------------------------------------
+
+    def answer(self, statement: str) -> str:
+        if "pg_authid" in statement:
+            return hashlib.md5(self.verifier.encode()).hexdigest()  # noqa: S324
+        return "\n".join(f"{address}|{user}" for address, users in self.connected.items() for user in users)
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
+    found = Platform()
+    monkeypatch.setattr("kubernetes.client.CustomObjectsApi", lambda _: found)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    return found
+
+
+@pytest.fixture
+def rotate(platform: Platform) -> Callable[[], rotation.Rotated]:
+    return lambda: Rotation(platform, "account", seconds=0.2).rotate(drain=0)  # type: ignore[arg-type]
+
+
+def test_everybody_uses_the_new_user(platform: Platform, rotate: Callable[[], rotation.Rotated]) -> None:
+    done = rotate()
+    assert (done.before, done.user, done.pods, done.older) == ("user-0", "user-1", 2, 0)
+    assert platform.asked == list(PODS)  # and not the one that is leaving
+
+
+def test_a_user_that_is_replaced_once_more_is_not_waited_for(
+    platform: Platform, rotate: Callable[[], rotation.Rotated]
+) -> None:
+    platform.again = 1
+    assert rotate().user == "user-2"
+
+
+def test_connections_of_earlier_users_are_counted(
+    platform: Platform, rotate: Callable[[], rotation.Rotated]
+) -> None:
+    platform.connected["10.0.0.9"] = ["user-0"]
+    assert rotate().older == 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ("operator", "no other account is delivered (Vault is sealed); the one that is there is used"),
+        ("quote-app-2", "quote-app-2 still has the old account"),
+        ("connections of quote-app-1", "quote-app-1 does not connect as the new user"),
+    ],
+)
+def test_who_is_late_is_named(
+    platform: Platform, rotate: Callable[[], rotation.Rotated], broken: str, told: str
+) -> None:
+    platform.broken = {broken}
+    with pytest.raises(Stuck) as stuck:
+        rotate()
+    assert told in str(stuck.value)
+
+
+def test_a_password_changes_wherever_the_secret_has_it(platform: Platform) -> None:
+    platform.secret = {
+        "username": "quotes",
+        "password": "old-password",
+        "uri": "postgresql://quotes:old-password@h/q",
+    }
+    done = Rotation(platform, "owner", seconds=0.2).rotate_password(mounted=True)  # type: ignore[arg-type]
+    assert (done.before, done.user) == ("quotes", "quotes")
+    password = platform.secret["password"]
+    assert len(password) == 40
+    assert platform.secret["uri"] == f"postgresql://quotes:{password}@h/q"
+    assert platform.mounted["quote-app-1"] == platform.secret
+
+
+def test_a_database_that_does_not_take_the_password_is_named(platform: Platform) -> None:
+    platform.broken = {"database"}
+    with pytest.raises(Stuck, match="PostgreSQL does not take the new password of user-0"):
+        Rotation(platform, "owner", seconds=0.2).rotate_password(mounted=False)  # type: ignore[arg-type]
+
+
+def test_the_command_prints_no_password(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(rotation, "Target", lambda *_, **__: platform)
+    (tmp_path / "kubeconfig").touch()
+    arguments = ["--kubeconfig", str(tmp_path / "kubeconfig"), "--secret", "account", "--seconds", "1"]
+    done = CliRunner().invoke(rotation.app, ["user", *arguments, "--drain", "0"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["user"] == "user-1"
+    platform.broken = {"operator"}
+    failed = CliRunner().invoke(rotation.app, ["user", *arguments])
+    assert failed.exit_code == 1
+    assert "no other account" in failed.stderr
+    assert "password-" not in done.output + failed.output
