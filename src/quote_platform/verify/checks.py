@@ -34,9 +34,7 @@ def nodes_ready(target: Target) -> str:
     nodes = target.core.list_node().items
     wrong = []
     for node in nodes:
-        ready = next(
-            (item.status for item in node.status.conditions if item.type == "Ready"), "Unknown"
-        )
+        ready = next((item.status for item in node.status.conditions if item.type == "Ready"), "Unknown")
         version = node.status.node_info.kubelet_version
         if ready != "True":
             wrong.append(f"{node.metadata.name} is not Ready")
