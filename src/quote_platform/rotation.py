@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import json
 import secrets
 import string
@@ -22,6 +23,7 @@ PODS = "app.kubernetes.io/name=quote-app"
 MOUNT = "/run/secrets/database"
 # Every change of a pod makes its kubelet look at its Secrets, which it does by itself each minute.
 MARK = "quote-platform/secrets-changed"
+ROUNDS = 4096
 GROUP = ("external-secrets.io", "v1")
 
 
@@ -124,6 +126,28 @@ class Rotation:
             lambda: f"PostgreSQL does not take the new password of {user}; see the log of its operator",
         )
 
+    def issuer(self, name: str, owner: str, password: str, dry_run: bool) -> bool:
+        """Have an account that makes others and hands the owner's role on; tell whether it differed."""
+        wanted = verifier(password)
+        known = (
+            f"select count(*) from pg_authid one join pg_auth_members held on held.member = one.oid "  # noqa: S608
+            f"where rolname = '{name}' and rolpassword = '{wanted}' and rolcanlogin and rolcreaterole "
+            f"and not rolsuper and roleid = '{owner}'::regrole and admin_option"
+        )
+        if self.sql(known) == "1":
+            return False
+        if not dry_run:
+            said = self.sql(
+                f"do $$ begin if to_regrole('{name}') is null then create role {name}; end if; end $$; "
+                f"alter role {name} login createrole nosuperuser password '{wanted}'; "
+                # Only who holds a role with this right may give it to the users that it makes.
+                f"grant {owner} to {name} with admin true, inherit false, set false"
+            )
+            self.wait(
+                lambda: self.sql(known) == "1", lambda: f"PostgreSQL does not take the account {name}: {said}"
+            )
+        return True
+
     def deliver(self, mounted: bool) -> None:
         """Have every pod's kubelet look at the Secret now; wait until the files hold what it holds."""
         patch = {"metadata": {"annotations": {MARK: datetime.now(UTC).isoformat()}}}
@@ -188,6 +212,18 @@ class Rotation:
         return Rotated(before, user, len(self.pods()), round(time.monotonic() - started, 1), older)
 
 
+def verifier(password: str) -> str:
+    """Return what PostgreSQL keeps of a password (SCRAM), always the same for the same one."""
+    salt = hashlib.sha256(f"salt of {password}".encode()).digest()[:16]
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ROUNDS)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    parts = [
+        base64.b64encode(part).decode()
+        for part in (salt, stored, hmac.digest(salted, b"Server Key", "sha256"))
+    ]
+    return f"SCRAM-SHA-256${ROUNDS}:{parts[0]}${parts[1]}:{parts[2]}"
+
+
 def run(work: Callable[[], Rotated]) -> None:
     """Do it; print the result, or why there is none."""
     try:
@@ -227,3 +263,23 @@ def password(
 ) -> None:
     """Give an account of the database's cluster another password."""
     run(lambda: rotation(kubeconfig, secret, seconds).rotate_password(mounted))
+
+
+@app.command()
+def issuer(  # noqa: PLR0917 (options, not positions)
+    kubeconfig: Kubeconfig,
+    name: Annotated[str, typer.Option(help="Its name.")],
+    owner: Annotated[str, typer.Option(help="Role that it hands on.")],
+    password_file: Annotated[Path, typer.Option(help="File with its password.", exists=True)],
+    check: Annotated[bool, typer.Option(help="Only say whether it differs.")] = False,
+    seconds: Seconds = 120,
+) -> None:
+    """Have the account by which others are made."""
+    try:
+        changed = rotation(kubeconfig, "", seconds).issuer(
+            name, owner, password_file.read_text().strip(), check
+        )
+    except (Stuck, Failed) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    typer.echo("changed" if changed else "same")

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -183,3 +184,38 @@ def test_the_command_prints_no_password(
     assert failed.exit_code == 1
     assert "no other account" in failed.stderr
     assert "password-" not in done.output + failed.output
+
+
+def test_the_issuer_is_made_once(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def sql(statement: str) -> str:
+        asked.append(statement)
+        return str(int(any("grant quotes to vault" in one for one in asked)))
+
+    work = Rotation(platform, "", seconds=0.2)  # type: ignore[arg-type]
+    monkeypatch.setattr(work, "sql", sql)
+    assert work.issuer("vault", "quotes", "the-password", dry_run=True)
+    assert len(asked) == 1  # it has only looked
+    assert work.issuer("vault", "quotes", "the-password", dry_run=False)
+    assert not work.issuer("vault", "quotes", "the-password", dry_run=False)
+    assert not any("the-password" in one for one in asked)
+
+
+def test_an_issuer_that_is_refused_is_told_of(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Rotation(platform, "", seconds=0.2)  # type: ignore[arg-type]
+    monkeypatch.setattr(work, "sql", lambda statement: "ERROR: no" if "grant" in statement else "0")
+    with pytest.raises(Stuck, match="does not take the account vault: ERROR: no"):
+        work.issuer("vault", "quotes", "the-password", dry_run=False)
+
+
+def test_what_is_kept_of_a_password_is_as_postgresql_keeps_it() -> None:
+    kept = rotation.verifier("the-password")
+    assert kept == rotation.verifier("the-password") != rotation.verifier("another")
+    kind, salted, keys = kept.split("$")
+    assert kind == "SCRAM-SHA-256"
+    rounds, salt = salted.split(":")
+    secret = hashlib.pbkdf2_hmac("sha256", b"the-password", base64.b64decode(salt), int(rounds))
+    client = hmac.digest(secret, b"Client Key", "sha256")
+    assert base64.b64decode(keys.split(":")[0]) == hashlib.sha256(client).digest()
+    assert base64.b64decode(keys.split(":")[1]) == hmac.digest(secret, b"Server Key", "sha256")
