@@ -243,9 +243,22 @@ def choices(given: Variables, masters: list[str], addresses: dict[str, Any], wor
                 f"postgres_instances: {instances} need as many workers, there are {workers}; "
                 "add workers or set postgres_spread: preferred"
             )
+    wrong += application(given)
+    return wrong
+
+
+def application(given: Variables) -> list[str]:
+    """Return what is wrong with how the application is scaled."""
+    wrong = []
     replicas = given.get("quote_app_replicas")
     if isinstance(replicas, int) and replicas < 1:
         wrong.append(f"quote_app_replicas: {replicas}; allowed is 1 or more")
+    most = given.get("quote_app_replicas_max")
+    if isinstance(replicas, int) and isinstance(most, int) and most < replicas:
+        wrong.append(f"quote_app_replicas_max: {most}; allowed is {replicas} (no autoscaler) or more")
+    target = given.get("quote_app_cpu_target")
+    if isinstance(target, int) and not 1 <= target <= 100:
+        wrong.append(f"quote_app_cpu_target: {target}; allowed are 1 to 100 percent")
     return wrong
 
 
