@@ -23,6 +23,7 @@ from quote_platform import paths
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME, SUBNET = "e2e", "10.89.43.0/24"
+LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--vaults", "1")
 HOST = "quotes.example.com"
 LOGS = paths.state() / "logs" / "e2e"
 
@@ -220,7 +221,7 @@ def lab() -> Iterator[Lab]:
     if not keep:
         found.command("quote-platform", "lab", "down", "--name", NAME)
     started = time.monotonic()
-    found.command("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET)
+    found.command(*LAB_UP)
     found.steps.append(("lab up", time.monotonic() - started))
     yield found
     LOGS.mkdir(parents=True, exist_ok=True)
