@@ -1,4 +1,4 @@
-"""The application answers through its service, keeps what it is given, and has as many pods as its load wants."""
+"""The application answers, keeps what it is given, and has as many pods as its load wants."""
 
 import json
 import os
