@@ -48,7 +48,15 @@ def prepare(lab: Lab, home: Path) -> None:
     for path in (folder, config, folder / "data"):
         path.mkdir(mode=0o700, exist_ok=True)
     if not (folder / "tls.crt").is_file():
-        command = ["openssl", "req", "-x509", "-days", "3650", "-subj", f"/CN=store of logs of the lab {lab.name}"]
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-days",
+            "3650",
+            "-subj",
+            f"/CN=store of logs of the lab {lab.name}",
+        ]
         command += ["-addext", f"subjectAltName=IP:{lab.logs_address}", "-nodes"]
         command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
         command += ["-keyout", str(config / "tls.key"), "-out", str(folder / "tls.crt.part")]
@@ -121,7 +129,9 @@ def settings(lab: Lab, home: Path) -> dict[str, Any]:
     url = f"https://{lab.logs_address}:9200"
 
     @retry(
-        stop=stop_after_delay(SECONDS_TO_ANSWER), wait=wait_fixed(1), retry=retry_if_exception_type(httpx.HTTPError)
+        stop=stop_after_delay(SECONDS_TO_ANSWER),
+        wait=wait_fixed(1),
+        retry=retry_if_exception_type(httpx.HTTPError),
     )
     def ask() -> None:
         account = ("admin", (folder / "admin").read_text())
@@ -130,9 +140,7 @@ def settings(lab: Lab, home: Path) -> dict[str, Any]:
     try:
         ask()
     except RetryError as error:
-        raise LabError(
-            f"no store of logs answers at {url}: see `podman logs {lab.logs_name}`"
-        ) from error
+        raise LabError(f"no store of logs answers at {url}: see `podman logs {lab.logs_name}`") from error
 
     def password(name: str) -> str:
         return "{{ lookup('ansible.builtin.file', '" + str(folder / name) + "') }}"
