@@ -53,6 +53,7 @@ MOLECULE_LANES = {
         "metrics_server",
         "snapshots",
         "velero",
+        "logging",
         "ingress_nginx",
         "traefik",
         "cert_manager",

@@ -28,6 +28,8 @@ TEMPLATES = [
     "snapshots/templates/snapshots.yaml.j2",
     "velero/templates/velero.yaml.j2",
     "vault_server/templates/snapshots.yaml.j2",
+    "logging/templates/logging.yaml.j2",
+    "logging/templates/eck.yaml.j2",
 ]
 # Kinds that an operator brings; the live API server judges them.
 FOREIGN = {
@@ -37,6 +39,8 @@ FOREIGN = {
     "cert-manager.io",
     "velero.io",
     "snapshot.storage.k8s.io",
+    "elasticsearch.k8s.elastic.co",
+    "kibana.k8s.elastic.co",
 }
 
 

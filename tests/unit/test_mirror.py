@@ -78,6 +78,8 @@ def test_sources_are_of_the_pinned_version() -> None:
         "traefik": "traefik_image",
         "cert-manager": "cert_manager_controller_image",
         "velero": "velero_image",
+        "opentelemetry-collector": "logging_opentelemetry_image",
+        "eck": "logging_eck_image",
         "pebble": "acme_image",
     }.items():
         assert versions[name].endswith(cat.module_version(recipe)), name

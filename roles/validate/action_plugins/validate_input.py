@@ -203,6 +203,7 @@ def choices(given: Variables, masters: list[str], addresses: dict[str, Any], wor
         "vault_server_repository",
         "vault_address",
         "object_store_endpoint",
+        "logging_url",
     ):
         value = given.get(name)
         if value and not re.match(r"^https?://[^/\s]+", str(value)):
@@ -316,12 +317,56 @@ def vault(given: Variables, hosts: list[str]) -> list[str]:
     return wrong
 
 
+def logs(given: Variables) -> list[str]:
+    """Return what is wrong with how logs are collected and kept."""
+    if not given.get("logging_enabled", True):
+        return []
+    wrong = []
+    missing, store = unavailable(given), given.get("logging_store")
+    needs = {"logging_collector": {"fluentd": ["logging-fluentd"]}}
+    needs["logging_store"] = {"eck": ["logging-elasticsearch", "logging-kibana"]}
+    for name, components in needs.items():
+        for component in components.get(str(given.get(name)), []):
+            if component in missing:
+                wrong.append(
+                    f"{name}: {given[name]} needs {component}, which cannot be had here "
+                    f"({missing[component]}); choose another, or set logging_enabled: false"
+                )
+    if store == "external":
+        wrong += [
+            f"{name}: empty; logging_store external needs it"
+            for name in (
+                "logging_url",
+                "logging_user",
+                "logging_password",
+                "logging_admin_user",
+                "logging_admin_password",
+            )
+            if not given.get(name)
+        ]
+    authority = str(given.get("logging_ca") or "")
+    if authority and "-----BEGIN CERTIFICATE-----" not in authority:
+        wrong.append("logging_ca: not a certificate; allowed is PEM text, or empty")
+    for name, least in (
+        ("logging_retention_days", 0),
+        ("logging_archive_days", 0),
+        ("logging_queue_mib", 64),
+        ("logging_line_kib", 16),
+    ):
+        value = given.get(name)
+        if isinstance(value, int) and value < least:
+            wrong.append(f"{name}: {value}; allowed is {least} or more")
+    return wrong
+
+
 def accounts(given: Variables) -> list[str]:
     """Return which accounts of the object store lack something."""
     known_accounts = given.get("object_store_accounts") or {}
+    archive = given.get("logging_store") == "eck" and given.get("logging_archive_days") != 0
+    purposes = (*PURPOSES, *(["logs"] if archive and given.get("logging_enabled", True) else []))
     wrong = [
         f"object_store_accounts: {purpose} is missing; bucket, access_key, secret_key are needed"
-        for purpose in PURPOSES
+        for purpose in purposes
         if purpose not in known_accounts and given.get("backups_enabled", True)
     ]
     for purpose, account in known_accounts.items():
@@ -380,7 +425,7 @@ class ActionModule(ActionBase):
         schedulable = bool(hosts) and bool(hostvars[hosts[0]].get("control_plane_schedulable", False))
         wrong += shape(groups, addresses, schedulable)
         known = {name for options in specs.values() for name in options}
-        defaults = self._defaults(roles, ("postgres", "quote_app", "cert_manager", "vault_server"))
+        defaults = self._defaults(roles, ("postgres", "quote_app", "cert_manager", "vault_server", "logging"))
         for host in hosts:
             raw = hostvars.raw_get(host)
             wrong += misspelt(set(raw), specs)
@@ -395,6 +440,7 @@ class ActionModule(ActionBase):
             )
             wrong += issuers(defaults | given)
             wrong += vault(defaults | given, groups.get("vault", []))
+            wrong += logs(defaults | given)
             wrong += networks(given, addresses)
         wrong = list(dict.fromkeys(wrong))
         if wrong:

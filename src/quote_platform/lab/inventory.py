@@ -73,6 +73,8 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
     }
     if any(entry["name"] == "ingress-nginx" for entry in lacking):
         settings["ingress_controller"] = "traefik"
+    if any(entry["name"] == "logging-elasticsearch" for entry in lacking):
+        settings["logging_enabled"] = False  # unless there is another store
     _dump(platform / "mirror.yml", settings | (more or {}))
 
     shared = platform / "lab.yml"

@@ -66,12 +66,20 @@ class Package(Entry):
     files: Files
 
 
+class Archive(Entry):
+    """A zip file as its publisher offers it."""
+
+    url: str
+    sha256: str
+
+
 class Image(Entry):
     """A container image."""
 
     image: str
     root: str = ""
     files: Files = {}
+    archives: dict[str, Archive] = {}  # target folder -> what is unpacked there
     folders: dict[str, str] = {}  # target -> folder of this checkout
     pause: bool = False
     application: str = ""

@@ -1,5 +1,6 @@
 """The provider `source`: compile Go modules, assemble root file systems, packages and images."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,14 +8,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Lock
 
+import httpx
+
 from quote_platform import paths
 from quote_platform.mirror import catalogue as cat
-from quote_platform.mirror.storage import MirrorError, root
+from quote_platform.mirror.storage import MirrorError, RefusedError, root
 
 GO_MINIMUM = (1, 26)
 # What no image here needs: two thirds of a Debian root.
@@ -196,6 +200,42 @@ class Source:
                     shutil.copyfile(file, place)
                     place.chmod(0o755)
 
+    # --- archives ---------------------------------------------------------------------------------------
+
+    def archive(self, entry: cat.Archive) -> Path:
+        """Return the folder of an archive's content, which is fetched from its publisher."""
+
+        def build(part: Path) -> None:
+            file = part.with_name(f"{part.name}.zip")
+            try:
+                with httpx.stream("GET", entry.url, timeout=60, follow_redirects=True) as answer:
+                    answer.raise_for_status()
+                    with file.open("wb") as target:
+                        for piece in answer.iter_bytes():
+                            target.write(piece)
+                with file.open("rb") as source:
+                    found = hashlib.file_digest(source, "sha256").hexdigest()
+                if found != entry.sha256:
+                    raise RefusedError(f"{entry.url}: sha256 is {found}, pinned is {entry.sha256}: refused")
+                with zipfile.ZipFile(file) as packed:
+                    for member in packed.infolist():
+                        # Its only folder's name says the version.
+                        inner = Path(*Path(member.filename).parts[1:])
+                        if not member.is_dir() and ".." not in inner.parts:
+                            target_file = part / inner
+                            target_file.parent.mkdir(parents=True, exist_ok=True)
+                            target_file.write_bytes(packed.read(member))
+                            target_file.chmod(member.external_attr >> 16 & 0o755 or 0o644)
+            finally:
+                file.unlink(missing_ok=True)
+
+        return self._once(self.artifacts / "archives" / self.archive_name(entry), f"{entry.url}", build)
+
+    @staticmethod
+    def archive_name(entry: cat.Archive) -> str:
+        """Return the name of an archive's folder."""
+        return f"{Path(entry.url).stem}-{entry.sha256[:16]}"
+
     # --- Debian -----------------------------------------------------------------------------------------
 
     def filesystem(self, name: str) -> Path:
@@ -210,6 +250,8 @@ class Source:
                 "mmdebstrap",
                 "--variant=minbase",
                 f"--include={','.join(entry.packages)}",
+                # Java's package links its manual pages there, which are left out.
+                '--essential-hook=mkdir -p "$1"/usr/share/man/man1',
                 *excludes,
                 *hooks,
             ]
@@ -310,6 +352,8 @@ class Source:
             if image.pause:
                 self._pause(tree, log)
             self.install(image.files, tree)
+            for target, archive in image.archives.items():
+                shutil.copytree(self.archive(archive), tree / target.lstrip("/"))
             for target, folder in image.folders.items():
                 ours = shutil.ignore_patterns("__pycache__")
                 shutil.copytree(paths.repository() / folder, tree / target.lstrip("/"), ignore=ours)

@@ -16,6 +16,7 @@ from kubernetes.client import ApiException
 
 from quote_platform.verify import backups
 from quote_platform.verify.certificates import certificates, shown
+from quote_platform.verify.logs import logs
 from quote_platform.verify.target import PROBE_PORT, Failed, NotRun, Target, wait
 
 ROLLOUT_RATE = 20  # requests a second while the application is replaced; far below the rate limit
@@ -391,6 +392,7 @@ LANES: list[list[tuple[str, CheckFunction]]] = [
         ("volume", volume_keeps_data),
         ("node figures", node_figures),
         ("vault", vault),
+        ("logs", logs),
     ],
     [
         ("base backup", backups.base_backup),
