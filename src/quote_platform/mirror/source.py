@@ -147,7 +147,11 @@ class Source:
             linked: dict[str, dict[str, str]] = {}
             for name, path in entry.packages.items():
                 shared = {key: value for key, value in entry.variables.items() if " " not in key}
-                own = {key.split()[1]: value for key, value in entry.variables.items() if key.startswith(f"{name} ")}
+                own = {
+                    key.split()[1]: value
+                    for key, value in entry.variables.items()
+                    if key.startswith(f"{name} ")
+                }
                 flags = " ".join(["-s -w", *(f"-X {key}={value}" for key, value in (shared | own).items())])
                 linked.setdefault(flags, {})[name] = path
             # One call compiles what the packages share once and links them side by side; its names are Go's
