@@ -30,6 +30,12 @@ TEMPLATES = [
     "vault_server/templates/snapshots.yaml.j2",
     "logging/templates/logging.yaml.j2",
     "logging/templates/eck.yaml.j2",
+    "monitoring/templates/operator.yaml.j2",
+    "monitoring/templates/nodes.yaml.j2",
+    "monitoring/templates/monitoring.yaml.j2",
+    "monitoring/templates/scrape.yaml.j2",
+    "monitoring/templates/alertmanager-secrets.yaml.j2",
+    "monitoring/templates/rules.yaml.j2",
 ]
 # Kinds that an operator brings; the live API server judges them.
 FOREIGN = {
@@ -41,6 +47,7 @@ FOREIGN = {
     "snapshot.storage.k8s.io",
     "elasticsearch.k8s.elastic.co",
     "kibana.k8s.elastic.co",
+    "monitoring.coreos.com",
 }
 
 

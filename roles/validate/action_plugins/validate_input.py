@@ -359,6 +359,22 @@ def logs(given: Variables) -> list[str]:
     return wrong
 
 
+def metrics(given: Variables) -> list[str]:
+    """Return what is wrong with how figures are asked for and kept."""
+    wrong = []
+    for name in ("monitoring_scrape_interval", "monitoring_prometheus_retention"):
+        if not re.fullmatch(r"(\d+(y|w|d|h|m|s))+", str(given.get(name))):
+            wrong.append(
+                f"{name}: {given.get(name)!r} is not a duration; allowed is a number with s, m, h, d, w or y"
+            )
+    for name in ("monitoring_prometheus_volume_size", "monitoring_alertmanager_volume_size"):
+        if not re.fullmatch(r"[1-9]\d*Gi", str(given.get(name))):
+            wrong.append(
+                f"{name}: {given.get(name)!r} is not a size; allowed is a number of gibibytes, such as 20Gi"
+            )
+    return wrong
+
+
 def accounts(given: Variables) -> list[str]:
     """Return which accounts of the object store lack something."""
     known_accounts = given.get("object_store_accounts") or {}
@@ -425,7 +441,9 @@ class ActionModule(ActionBase):
         schedulable = bool(hosts) and bool(hostvars[hosts[0]].get("control_plane_schedulable", False))
         wrong += shape(groups, addresses, schedulable)
         known = {name for options in specs.values() for name in options}
-        defaults = self._defaults(roles, ("postgres", "quote_app", "cert_manager", "vault_server", "logging"))
+        defaults = self._defaults(
+            roles, ("postgres", "quote_app", "cert_manager", "vault_server", "monitoring", "logging")
+        )
         for host in hosts:
             raw = hostvars.raw_get(host)
             wrong += misspelt(set(raw), specs)
@@ -441,6 +459,7 @@ class ActionModule(ActionBase):
             wrong += issuers(defaults | given)
             wrong += vault(defaults | given, groups.get("vault", []))
             wrong += logs(defaults | given)
+            wrong += metrics(defaults | given)
             wrong += networks(given, addresses)
         wrong = list(dict.fromkeys(wrong))
         if wrong:
