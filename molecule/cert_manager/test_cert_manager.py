@@ -1,6 +1,7 @@
 """A host name gets its certificate over HTTP-01, and in time the next one, while it is in use."""
 
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -155,6 +156,27 @@ def test_a_renewal_by_hand_loses_no_request(cluster, place, issued, users, event
     # One change, not a flicker.
     changes = sum(one != other for one, other in zip(users.serials, users.serials[1:], strict=False))
     assert changes == 1
+
+
+@pytest.mark.parametrize("solver", ["route53", "cloudflare"])
+def test_the_api_server_accepts_issuers_that_ask_over_dns(inventory, solver):
+    given = {"cert_manager_solver": solver, "cert_manager_dns_secret": "dns"}
+    playbook = f"{os.environ['MOLECULE_SCENARIO_DIRECTORY']}/converge.yml"
+    command = [
+        "ansible-playbook",
+        *inventory.arguments,
+        "--check",
+        "--diff",
+        "-e",
+        json.dumps(given),
+        playbook,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:]
+    for name in ISSUERS:
+        shown = done.stdout.split(f"after: ClusterIssuer {name}")[1].split("\n--- ")[0]
+        assert "-        ingressClassName: public" in shown
+        assert f"+        {solver}:" in shown
 
 
 def test_the_webhook_refuses_nonsense(cluster, place):

@@ -1,6 +1,10 @@
-"""The application answers through its service and keeps what it is given."""
+"""The application answers, keeps what it is given, and has as many pods as its load wants."""
 
 import json
+import os
+import re
+import subprocess
+import time
 
 import pytest
 
@@ -32,3 +36,26 @@ def test_a_quote_that_was_added_is_listed(host, address):
 def test_nonsense_is_refused(host, address):
     asked = f"{CURL} --output /dev/null --write-out %s {JSON} --data '{{}}' {address}/api/quotes"
     assert host.run(asked.replace("%s", "'%{http_code}'")).stdout in ("400", "422")
+
+
+def test_load_makes_more_pods_which_a_run_leaves_alone(cluster, host, address, inventory):
+    def until(wanted, seconds):
+        deadline = time.monotonic() + seconds
+        while not wanted(number := cluster.get(f"deployment quote-app -n {NAMESPACE}")["spec"]["replicas"]):
+            assert time.monotonic() < deadline, cluster.run(f"-n {NAMESPACE} describe hpa quote-app")
+            time.sleep(2)
+        return number
+
+    until(lambda number: number == 3, 120)  # a pod uses more while it starts
+    load = f"for i in 1 2 3; do while :; do {CURL} -o /dev/null {address}/api/quotes; done & done; wait"
+    host.check_output(f"systemd-run --unit=load sh -c '{load}'")
+    try:
+        more = until(lambda number: number > 3, 120)
+        playbook = f"{os.environ['MOLECULE_SCENARIO_DIRECTORY']}/converge.yml"
+        command = ["ansible-playbook", *inventory.arguments, "--diff", playbook]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert re.findall(r"changed=(\d+) .*failed=(\d+)", done.stdout) == [("0", "0")], done.stdout[-4000:]
+        assert cluster.get(f"deployment quote-app -n {NAMESPACE}")["spec"]["replicas"] >= more
+    finally:
+        host.check_output("systemctl stop load")
+    until(lambda number: number == 3, 180)

@@ -1,14 +1,21 @@
 """What is lost comes back, to the second, from the object store."""
 
+import json
 import os
+import runpy
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from .conftest import NAME, primary_of, sql, stored, writer
+from .conftest import LAB_UP, NAME, ROOT, primary_of, sql, stored, writer
 from .test_platform import succeeded
+
+VAULT = "https://10.89.43.121:8200"
 
 # A segment of the log is closed after two seconds, or a little more, and archived in about one.
 SECONDS_LOST = 5
@@ -16,10 +23,61 @@ SECONDS_LOST = 5
 SECONDS_WITHOUT_A_STORE = float(os.environ.get("E2E_SECONDS_WITHOUT_A_STORE", "0"))
 
 
+def keeper(word: str) -> dict[str, Any]:
+    """Return a pod with a volume that keeps a word, as a List of objects."""
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "keeper"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "16Mi"}}},
+    }
+    container = {
+        "name": "main",
+        "image": "docker.io/library/busybox:1.37.0",
+        # Only its first pod writes; one that is made anew has what was restored.
+        "command": [
+            "sh",
+            "-c",
+            "test -e /data/made || echo $0 > /data/word; touch /data/made; sleep 86400",
+            word,
+        ],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    spec = {
+        "terminationGracePeriodSeconds": 0,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "fsGroup": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "keeper"}}],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "keeper"}, "spec": spec}
+    return {"apiVersion": "v1", "kind": "List", "items": [claim, pod]}
+
+
+def as_root(work: Callable[[SimpleNamespace, Any], Any]) -> Any:
+    """Do something with Vault, opened by the keys that are kept."""
+    use_vault = SimpleNamespace(
+        **runpy.run_path(str(ROOT / "roles/vault_server/action_plugins/use_vault.py"))
+    )
+    secrets = ROOT / "secrets" / NAME
+    api = use_vault.Api.open(VAULT, (secrets / "certificates/authority.crt").read_text(), 90)
+    keys = use_vault.Keys(secrets / "vault-keys.yml", secrets / "vault-password")
+    with use_vault.root(api, keys.load()):
+        return work(use_vault, api)
+
+
 @pytest.fixture(scope="module")
 def backed_up(lab):
-    """Back up a quote and an object, as an administrator does; return the word in both."""
+    """Back up a quote, an object, a volume and a secret of Vault; return the word in all of them."""
     word = uuid.uuid4().hex
+    lab.kubectl(f"apply -n quote-lab -f - <<'EOF'\n{json.dumps(keeper(word))}\nEOF")
+    as_root(lambda _, api: api.call("POST", "kv/data/marker", {"data": {"word": word}}))
+    lab.kubectl("wait -n quote-lab --for=condition=Ready pod/keeper --timeout=120s")
     with lab.http(lab.workers[0]) as http:
         body = {"text": f"{word} 1", "author": "e2e"}
         assert lab.ask(http, "POST", "/api/quotes", json=body).status_code == 201
@@ -105,22 +163,43 @@ def test_a_dropped_table_is_restored_to_the_second_before(lab):
     assert stored(lab, mark) == before
 
 
-def test_the_whole_database_is_lost(lab):
+def test_the_namespace_is_lost_with_the_whole_database(lab, backed_up):
+    """Velero brings the application and its volume back, the archive the database."""
     mark = uuid.uuid4().hex
     with writer(lab, mark) as acknowledged:
         time.sleep(30)
         # Killed, so that no instance closes and archives what it has.
         lab.kubectl("delete pod -n quote-lab -l cnpg.io/cluster=postgres --grace-period=0 --force")
-        lab.kubectl("delete cluster.postgresql.cnpg.io -n quote-lab postgres --wait=false")
-        lab.kubectl("delete pvc -n quote-lab -l cnpg.io/cluster=postgres --wait=false")
-    arguments = ("playbooks/restore-postgres.yml", "-e", f"restore_confirm={NAME}")
-    succeeded(lab.play("restore of the whole database", *arguments))
+        lab.kubectl("delete namespace quote-lab --wait=false")
+    started, confirmed = time.monotonic(), ("-e", f"restore_confirm={NAME}")
+    space = ("playbooks/restore-namespace.yml", *confirmed, "-e", "restore_namespace=quote-lab")
+    succeeded(lab.play("restore of the namespace", *space))
+    assert lab.kubectl("exec -n quote-lab keeper -- cat /data/word").strip() == backed_up
+    succeeded(lab.play("restore of the whole database", "playbooks/restore-postgres.yml", *confirmed))
+    with lab.http(lab.workers[0]) as http:
+        assert lab.ask(http, "GET", "/api/quotes/random").status_code == 200
+    lab.steps.append(("from nothing to an application that answers", time.monotonic() - started))
+    assert 1 in stored(lab, backed_up)
+    lab.kubectl("delete pod,pvc -n quote-lab keeper --wait=false")
     lost = set(acknowledged) - stored(lab, mark)
     assert len(acknowledged) > 100
     last = max(acknowledged.values())
     age = last - min((acknowledged[number] for number in lost), default=last)
     lab.steps.append((f"of acknowledged writes lost with the whole database ({len(lost)} rows)", age))
     assert age <= SECONDS_LOST
+
+
+def test_vaults_machine_is_lost(lab, backed_up):
+    """A new machine of the same name has what was in the snapshot; users notice nothing."""
+    with lab.requests(lab.workers) as answers:
+        lab.command("quote-platform", "lab", "destroy", "--name", NAME, "vault-1")
+        lab.command(*LAB_UP)
+        arguments = ("playbooks/restore-vault.yml", "-e", f"restore_confirm={NAME}")
+        succeeded(lab.play("restore of Vault", *arguments))
+    assert set(answers) == {"200"}, dict(answers)
+    assert as_root(lambda use_vault, api: use_vault.read(api, "kv/data/marker"))["data"] == {
+        "word": backed_up
+    }
 
 
 def test_the_object_store_is_away(lab, eventually):

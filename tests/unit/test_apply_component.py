@@ -15,7 +15,7 @@ TEXT = b"kind: ConfigMap\nmetadata: {name: a}\n"
 SHA = hashlib.sha256(TEXT).hexdigest()
 
 
-component = load("component", "library", "apply_component")
+component = load("component", "action_plugins", "apply_component")
 
 
 class Upstream:
@@ -120,6 +120,12 @@ def test_assemble_opens_lists_skips_empty_documents_and_patches_by_kind_and_name
     assert documents == [thing("Service", "a"), thing("ConfigMap", "a", data={"x": "1"}), thing("Pod", "own")]
 
 
+def test_a_lone_equals_sign_is_a_word() -> None:
+    assert component.assemble(["kind: A\nenum: ['!=', =, =~]\n"], [], []) == [
+        {"kind": "A", "enum": ["!=", "=", "=~"]}
+    ]
+
+
 def test_a_patch_that_matches_nothing_is_refused() -> None:
     patch = {"kind": "Deployment", "metadata": {"name": "renamed"}}
     with pytest.raises(component.Refused, match="matches nothing: Deployment/renamed"):
@@ -140,12 +146,13 @@ def test_namespaces_come_first_and_webhooks_last() -> None:
         "Deployment",
         "CustomResourceDefinition",
         "Namespace",
+        "Secret",
         "Cluster",
     ]
     ordered = component.stages([thing(kind, "x") for kind in kinds])
     assert [[item["kind"] for item in stage] for stage in ordered] == [
         ["Namespace"],
-        ["CustomResourceDefinition"],
+        ["CustomResourceDefinition", "Secret"],
         ["Deployment", "Cluster"],
         ["ValidatingWebhookConfiguration"],
     ]
@@ -272,8 +279,114 @@ def test_an_api_server_that_is_down_is_named(tmp_path: Path) -> None:
         )
     )
     with pytest.raises(component.Refused, match="does not answer"):
-        component.Server(str(kubeconfig), False, 1)
+        component.Server(str(kubeconfig), False, 60)
+    with pytest.raises(component.Refused, match="does not answer"):
+        component.Server(str(kubeconfig), False, 1, patient=True)
 
 
 def test_a_dry_run_without_a_cluster_creates_everything() -> None:
     assert component.Server("/nowhere", True, 1).apply(thing("Pod", "a"), "ns") == ({}, thing("Pod", "a"))
+
+
+SCALED = thing("Deployment", "a", spec={"image": "1", "replicas": 3})
+
+
+def with_replicas(manager: str) -> dict[str, Any]:
+    """Return a Deployment that an autoscaler brought to five pods, whose number was written by a manager."""
+    found = live("1")
+    found["spec"]["replicas"] = 5
+    found["metadata"]["managedFields"] = [
+        {"manager": "quote-platform", "fieldsV1": {"f:spec": {"f:image": {}}}},
+        {"manager": manager, "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+    ]
+    return found
+
+
+def sent(client: Client) -> list[tuple[str, dict[str, Any]]]:
+    return [(given["field_manager"], given["body"]["spec"]) for given in client.applied]
+
+
+def test_what_an_autoscaler_scales_is_found() -> None:
+    target = {"kind": "Deployment", "name": "a"}
+    scaler = thing("HorizontalPodAutoscaler", "any", spec={"scaleTargetRef": target})
+    assert component.autoscaled([thing("Deployment", "b"), scaler, SCALED]) == {("Deployment", "a")}
+
+
+def test_an_autoscaled_workload_starts_with_its_number() -> None:
+    client = Client(None)
+    server(client).apply(SCALED, "ns", True)
+    assert sent(client) == [("quote-platform", {"image": "1"}), ("quote-platform-start", {"replicas": 3})]
+
+
+def test_the_number_of_an_autoscaler_is_left_alone() -> None:
+    client = Client(with_replicas("kube-controller-manager"))
+    server(client).apply(SCALED, "ns", True)
+    assert sent(client) == [("quote-platform", {"image": "1"})]
+
+
+@pytest.mark.parametrize(
+    ("dry_run", "wanted"),
+    [
+        (False, [("quote-platform-start", {"replicas": 5}), ("quote-platform", {"image": "1"})]),
+        (True, [("quote-platform", {"image": "1", "replicas": 5})]),
+    ],
+)
+def test_a_number_of_ours_is_handed_over_as_it_is(
+    dry_run: bool, wanted: list[tuple[str, dict[str, Any]]]
+) -> None:
+    client = Client(with_replicas("quote-platform"))
+    server(client, dry_run=dry_run).apply(SCALED, "ns", True)
+    assert sent(client) == wanted
+
+
+READY = {"type": "Ready", "status": "True"}
+AWAY = {"type": "Ready", "status": "False", "message": "no disk"}
+NEW, OLD = {"observedGeneration": 2}, {"observedGeneration": 1}
+DEPLOYMENT = {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "asked", "lack"),
+    [
+        ("Cluster", {"conditions": [READY]}, {"condition": {"type": "Ready"}}, ""),
+        ("Cluster", {"conditions": [AWAY]}, {"condition": {"type": "Ready"}}, "Ready is False: no disk"),
+        ("Cluster", {}, {"condition": {"type": "Ready"}}, "Ready is not known yet: "),
+        ("Cluster", {"phase": "Available"}, {"fields": {"phase": "Available"}}, ""),
+        (
+            "Cluster",
+            {"phase": "Away", "message": "403"},
+            {"fields": {"phase": "Available"}},
+            "phase is Away: 403",
+        ),
+        ("Cluster", {}, {}, ""),
+        ("Deployment", NEW | DEPLOYMENT, {}, ""),
+        ("Deployment", OLD | DEPLOYMENT, {}, "its newest generation has not been looked at yet"),
+        ("Deployment", NEW | DEPLOYMENT | {"updatedReplicas": 1}, {}, "updatedReplicas is 1 of 2"),
+        ("Deployment", NEW | DEPLOYMENT | {"replicas": 3}, {}, "replicas is 3 of 2"),
+        ("Deployment", NEW | {"replicas": 2, "updatedReplicas": 2}, {}, "availableReplicas is 0 of 2"),
+        ("DaemonSet", NEW | {"desiredNumberScheduled": 0}, {}, ""),
+        (
+            "DaemonSet",
+            NEW | {"desiredNumberScheduled": 1, "numberReady": 1},
+            {},
+            "updatedNumberScheduled is 0 of 1",
+        ),
+    ],
+)
+def test_what_is_waited_for(kind: str, status: dict[str, Any], asked: dict[str, Any], lack: str) -> None:
+    found = thing(kind, "a", status=status, spec={"replicas": 2} if kind == "Deployment" else {})
+    found["metadata"]["generation"] = 2
+    wait = [{"api_version": "v1", "kind": kind, "name": "a", **asked}]
+    if not lack:
+        server(Client(found)).wait(wait, "ns")
+        return
+    with pytest.raises(component.Refused) as refused:
+        server(Client(found), timeout=-1).wait(wait, "ns")
+    assert str(refused.value) == f"not ready after -1 s: {kind} a: {lack}"
+
+
+def test_what_is_not_there_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(None)
+    monkeypatch.setattr(component.time, "sleep", lambda _: setattr(client, "live", thing("ConfigMap", "a")))
+    server(client).wait([{"api_version": "v1", "kind": "ConfigMap", "name": "a"}], "ns")
+    assert client.live is not None

@@ -31,6 +31,14 @@ TEMPLATES = [
     "secrets_delivery/templates/operator.yaml.j2",
     "secrets_delivery/templates/application.yaml.j2",
     "secrets_delivery/templates/csi-provider.yaml.j2",
+    "logging/templates/logging.yaml.j2",
+    "logging/templates/eck.yaml.j2",
+    "monitoring/templates/operator.yaml.j2",
+    "monitoring/templates/nodes.yaml.j2",
+    "monitoring/templates/monitoring.yaml.j2",
+    "monitoring/templates/scrape.yaml.j2",
+    "monitoring/templates/alertmanager-secrets.yaml.j2",
+    "monitoring/templates/rules.yaml.j2",
 ]
 # Kinds that an operator brings; the live API server judges them.
 FOREIGN = {
@@ -43,6 +51,9 @@ FOREIGN = {
     "external-secrets.io",
     "generators.external-secrets.io",
     "secrets-store.csi.x-k8s.io",
+    "elasticsearch.k8s.elastic.co",
+    "kibana.k8s.elastic.co",
+    "monitoring.coreos.com",
 }
 
 

@@ -203,6 +203,7 @@ def choices(given: Variables, masters: list[str], addresses: dict[str, Any], wor
         "vault_server_repository",
         "vault_address",
         "object_store_endpoint",
+        "logging_url",
     ):
         value = given.get(name)
         if value and not re.match(r"^https?://[^/\s]+", str(value)):
@@ -243,9 +244,22 @@ def choices(given: Variables, masters: list[str], addresses: dict[str, Any], wor
                 f"postgres_instances: {instances} need as many workers, there are {workers}; "
                 "add workers or set postgres_spread: preferred"
             )
+    wrong += application(given)
+    return wrong
+
+
+def application(given: Variables) -> list[str]:
+    """Return what is wrong with how the application is scaled."""
+    wrong = []
     replicas = given.get("quote_app_replicas")
     if isinstance(replicas, int) and replicas < 1:
         wrong.append(f"quote_app_replicas: {replicas}; allowed is 1 or more")
+    most = given.get("quote_app_replicas_max")
+    if isinstance(replicas, int) and isinstance(most, int) and most < replicas:
+        wrong.append(f"quote_app_replicas_max: {most}; allowed is {replicas} (no autoscaler) or more")
+    target = given.get("quote_app_cpu_target")
+    if isinstance(target, int) and not 1 <= target <= 100:
+        wrong.append(f"quote_app_cpu_target: {target}; allowed are 1 to 100 percent")
     return wrong
 
 
@@ -300,6 +314,64 @@ def vault(given: Variables, hosts: list[str]) -> list[str]:
             for name in ("vault_server_awskms_key", "vault_server_awskms_region")
             if not given.get(name)
         ]
+    return wrong
+
+
+def logs(given: Variables) -> list[str]:
+    """Return what is wrong with how logs are collected and kept."""
+    if not given.get("logging_enabled", True):
+        return []
+    wrong = []
+    missing, store = unavailable(given), given.get("logging_store")
+    needs = {"logging_collector": {"fluentd": ["logging-fluentd"]}}
+    needs["logging_store"] = {"eck": ["logging-elasticsearch", "logging-kibana"]}
+    for name, components in needs.items():
+        for component in components.get(str(given.get(name)), []):
+            if component in missing:
+                wrong.append(
+                    f"{name}: {given[name]} needs {component}, which cannot be had here "
+                    f"({missing[component]}); choose another, or set logging_enabled: false"
+                )
+    if store == "external":
+        wrong += [
+            f"{name}: empty; logging_store external needs it"
+            for name in (
+                "logging_url",
+                "logging_user",
+                "logging_password",
+                "logging_admin_user",
+                "logging_admin_password",
+            )
+            if not given.get(name)
+        ]
+    authority = str(given.get("logging_ca") or "")
+    if authority and "-----BEGIN CERTIFICATE-----" not in authority:
+        wrong.append("logging_ca: not a certificate; allowed is PEM text, or empty")
+    for name, least in (
+        ("logging_retention_days", 0),
+        ("logging_archive_days", 0),
+        ("logging_queue_mib", 64),
+        ("logging_line_kib", 16),
+    ):
+        value = given.get(name)
+        if isinstance(value, int) and value < least:
+            wrong.append(f"{name}: {value}; allowed is {least} or more")
+    return wrong
+
+
+def metrics(given: Variables) -> list[str]:
+    """Return what is wrong with how figures are asked for and kept."""
+    wrong = []
+    for name in ("monitoring_scrape_interval", "monitoring_prometheus_retention"):
+        if not re.fullmatch(r"(\d+(y|w|d|h|m|s))+", str(given.get(name))):
+            wrong.append(
+                f"{name}: {given.get(name)!r} is not a duration; allowed is a number with s, m, h, d, w or y"
+            )
+    for name in ("monitoring_prometheus_volume_size", "monitoring_alertmanager_volume_size"):
+        if not re.fullmatch(r"[1-9]\d*Gi", str(given.get(name))):
+            wrong.append(
+                f"{name}: {given.get(name)!r} is not a size; allowed is a number of gibibytes, such as 20Gi"
+            )
     return wrong
 
 
@@ -364,9 +436,11 @@ def is_network(text: str) -> bool:
 def accounts(given: Variables) -> list[str]:
     """Return which accounts of the object store lack something."""
     known_accounts = given.get("object_store_accounts") or {}
+    archive = given.get("logging_store") == "eck" and given.get("logging_archive_days") != 0
+    purposes = (*PURPOSES, *(["logs"] if archive and given.get("logging_enabled", True) else []))
     wrong = [
         f"object_store_accounts: {purpose} is missing; bucket, access_key, secret_key are needed"
-        for purpose in PURPOSES
+        for purpose in purposes
         if purpose not in known_accounts and given.get("backups_enabled", True)
     ]
     for purpose, account in known_accounts.items():
@@ -426,7 +500,16 @@ class ActionModule(ActionBase):
         wrong += shape(groups, addresses, schedulable)
         known = {name for options in specs.values() for name in options}
         defaults = self._defaults(
-            roles, ("postgres", "quote_app", "cert_manager", "vault_server", "secrets_delivery")
+            roles,
+            (
+                "postgres",
+                "quote_app",
+                "cert_manager",
+                "vault_server",
+                "secrets_delivery",
+                "monitoring",
+                "logging",
+            ),
         )
         for host in hosts:
             raw = hostvars.raw_get(host)
@@ -443,6 +526,8 @@ class ActionModule(ActionBase):
             wrong += issuers(defaults | given)
             wrong += vault(defaults | given, groups.get("vault", []))
             wrong += delivery(defaults | given)
+            wrong += logs(defaults | given)
+            wrong += metrics(defaults | given)
             wrong += networks(given, addresses)
         wrong = list(dict.fromkeys(wrong))
         if wrong:

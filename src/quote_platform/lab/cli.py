@@ -53,6 +53,7 @@ def up(  # noqa: PLR0917 (options, not positions)
     worker_cpus: float = 4,
     worker_memory: Annotated[str, typer.Option(help="Such as 8g or 3500m.")] = "8g",
     acme: Annotated[bool, typer.Option(help="Have an ACME server, which signs the certificates.")] = True,
+    logs: Annotated[bool, typer.Option(help="Have a store of logs, which are collected then.")] = False,
 ) -> None:
     """Start a lab, or what is missing of it, and write its inventory."""
     with _sentences():
@@ -68,6 +69,7 @@ def up(  # noqa: PLR0917 (options, not positions)
             worker_cpus=worker_cpus,
             worker_memory=worker_memory,
             acme=acme,
+            logs=logs,
         )
         machine.check(
             machine.read(), machine.Needs.of_lab(lab, bool(podman.containers(name)), lifecycle.connected(lab))

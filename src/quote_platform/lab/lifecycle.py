@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from quote_platform import paths
-from quote_platform.lab import acme, host, image, inventory, podman
+from quote_platform.lab import acme, host, image, inventory, logs, podman
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab, Node
 from quote_platform.mirror import storage
@@ -77,6 +77,9 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
         _keys(lab, home)
         if acme.wanted(lab):
             acme.prepare(lab, home)
+        if lab.logs:
+            logs.prepare(lab, home)
+            logs.start(lab, home)
         say(f"starting {len(lab.nodes)} nodes and the mirror's host")
         every = [lab.mirror, *lab.nodes]
         list(
@@ -85,10 +88,11 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
             )
         )
         list(pool.map(lambda node: _wait(lab, node), every))
-    wanted = {node.name for node in every}
+    wanted = {node.name for node in every} | ({lab.logs_name} if lab.logs else set())
     for gone in set(podman.containers(lab.name)) - wanted:
         podman.run("rm", "--force", "--volumes", "--time", "0", gone)
-    return inventory.write(lab, home, acme.settings(lab, home) if acme.wanted(lab) else {})
+    more = acme.settings(lab, home) if acme.wanted(lab) else {}
+    return inventory.write(lab, home, more | (logs.settings(lab, home) if lab.logs else {}))
 
 
 def connected(lab: Lab) -> bool:

@@ -36,6 +36,7 @@ class Lab(BaseModel):
     worker_cpus: Annotated[float, Field(gt=0)] = 4
     worker_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "8g"
     acme: bool = True
+    logs: bool = False
 
     @field_validator("subnet")
     @classmethod
@@ -65,6 +66,16 @@ class Lab(BaseModel):
     def mirror(self) -> Node:
         """Return the host that serves packages, images and manifests."""
         return Node(name=f"{self.name}-mirror", role="mirror", address=self.address(2), cpus=2, memory="1g")
+
+    @property
+    def logs_name(self) -> str:
+        """Return the container of the store of logs, which is no machine of the platform."""
+        return f"{self.name}-logs"
+
+    @property
+    def logs_address(self) -> str:
+        """Return the store's address."""
+        return self.address(3)
 
     @property
     def ingress(self) -> str:

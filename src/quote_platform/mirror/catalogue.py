@@ -32,6 +32,7 @@ class Binaries(Entry):
     """Binaries compiled from one Go module."""
 
     packages: dict[str, str]
+    # `BINARY NAME` counts for that binary only, such as a version of its own.
     variables: dict[str, str] = {}
     tags: list[str] = []
     cgo: bool = False
@@ -66,12 +67,20 @@ class Package(Entry):
     files: Files
 
 
+class Archive(Entry):
+    """A zip file as its publisher offers it."""
+
+    url: str
+    sha256: str
+
+
 class Image(Entry):
     """A container image."""
 
     image: str
     root: str = ""
     files: Files = {}
+    archives: dict[str, Archive] = {}  # target folder -> what is unpacked there
     folders: dict[str, str] = {}  # target -> folder of this checkout
     pause: bool = False
     application: str = ""

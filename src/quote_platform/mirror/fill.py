@@ -248,9 +248,12 @@ def prune(limit_gb: float) -> list[str]:
     keep = {f"{name}-{source.binaries_key(name)}" for name in catalogue.binaries}
     keep |= {f"{name}-{source.package_key(name)}" for name in catalogue.packages}
     keep |= {source.filesystem_name(name) for name in catalogue.roots}
+    keep |= {
+        source.archive_name(archive) for image in catalogue.images for archive in image.archives.values()
+    }
     deleted = []
     with storage.lock():  # a fill builds in these folders
-        for kind in ("binaries", "debs", "roots"):
+        for kind in ("archives", "binaries", "debs", "roots"):
             folder = source.artifacts / kind
             for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
                 if entry.name not in keep:

@@ -1,5 +1,6 @@
 """The provider `source`: compile Go modules, assemble root file systems, packages and images."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,14 +8,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Lock
 
+import httpx
+
 from quote_platform import paths
 from quote_platform.mirror import catalogue as cat
-from quote_platform.mirror.storage import MirrorError, root
+from quote_platform.mirror.storage import MirrorError, RefusedError, root
 
 GO_MINIMUM = (1, 26)
 # What no image here needs: two thirds of a Debian root.
@@ -140,28 +144,29 @@ class Source:
 
         def build(part: Path) -> None:
             go, log = self.go(), self.logs / f"{recipe}.log"
-            flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in entry.variables.items())])
             environment = self.go_environment() | {"CGO_ENABLED": str(int(entry.cgo))}
             # The build leaves the recipe's folder as it is: what it needs and lacks is an error, not an edit.
-            command = [
-                go,
-                "build",
-                "-mod=readonly",
-                "-trimpath",
-                "-tags",
-                ",".join(entry.tags),
-                "-ldflags",
-                flags,
-            ]
+            command = [go, "build", "-mod=readonly", "-trimpath", "-tags", ",".join(entry.tags), "-ldflags"]
             folder = self.edited(recipe, part / ".source") or cat.folder() / "recipes" / recipe
+            linked: dict[str, dict[str, str]] = {}
+            for name, path in entry.packages.items():
+                shared = {key: value for key, value in entry.variables.items() if " " not in key}
+                own = {
+                    key.split()[1]: value
+                    for key, value in entry.variables.items()
+                    if key.startswith(f"{name} ")
+                }
+                flags = " ".join(["-s -w", *(f"-X {key}={value}" for key, value in (shared | own).items())])
+                linked.setdefault(flags, {})[name] = path
             # One call compiles what the packages share once and links them side by side; its names are Go's
             # own, so a binary that is called otherwise is built by itself.
-            plain = [path for name, path in entry.packages.items() if path.rsplit("/", 1)[-1] == name]
-            if len(plain) > 1:
-                run([*command, "-o", f"{part}/", *plain], log, folder, environment)
-            for name, path in entry.packages.items():
-                if len(plain) <= 1 or path not in plain:
-                    run([*command, "-o", part / name, path], log, folder, environment)
+            for flags, packages in linked.items():
+                plain = [path for name, path in packages.items() if path.rsplit("/", 1)[-1] == name]
+                if len(plain) > 1:
+                    run([*command, flags, "-o", f"{part}/", *plain], log, folder, environment)
+                for name, path in packages.items():
+                    if len(plain) <= 1 or path not in plain:
+                        run([*command, flags, "-o", part / name, path], log, folder, environment)
             shutil.rmtree(part / ".source", ignore_errors=True)
 
         return self._once(
@@ -212,6 +217,42 @@ class Source:
                     shutil.copyfile(file, place)
                     place.chmod(0o755)
 
+    # --- archives ---------------------------------------------------------------------------------------
+
+    def archive(self, entry: cat.Archive) -> Path:
+        """Return the folder of an archive's content, which is fetched from its publisher."""
+
+        def build(part: Path) -> None:
+            file = part.with_name(f"{part.name}.zip")
+            try:
+                with httpx.stream("GET", entry.url, timeout=60, follow_redirects=True) as answer:
+                    answer.raise_for_status()
+                    with file.open("wb") as target:
+                        for piece in answer.iter_bytes():
+                            target.write(piece)
+                with file.open("rb") as source:
+                    found = hashlib.file_digest(source, "sha256").hexdigest()
+                if found != entry.sha256:
+                    raise RefusedError(f"{entry.url}: sha256 is {found}, pinned is {entry.sha256}: refused")
+                with zipfile.ZipFile(file) as packed:
+                    for member in packed.infolist():
+                        # Its only folder's name says the version.
+                        inner = Path(*Path(member.filename).parts[1:])
+                        if not member.is_dir() and ".." not in inner.parts:
+                            target_file = part / inner
+                            target_file.parent.mkdir(parents=True, exist_ok=True)
+                            target_file.write_bytes(packed.read(member))
+                            target_file.chmod(member.external_attr >> 16 & 0o755 or 0o644)
+            finally:
+                file.unlink(missing_ok=True)
+
+        return self._once(self.artifacts / "archives" / self.archive_name(entry), f"{entry.url}", build)
+
+    @staticmethod
+    def archive_name(entry: cat.Archive) -> str:
+        """Return the name of an archive's folder."""
+        return f"{Path(entry.url).stem}-{entry.sha256[:16]}"
+
     # --- Debian -----------------------------------------------------------------------------------------
 
     def filesystem(self, name: str) -> Path:
@@ -226,6 +267,8 @@ class Source:
                 "mmdebstrap",
                 "--variant=minbase",
                 f"--include={','.join(entry.packages)}",
+                # Java's package links its manual pages there, which are left out.
+                '--essential-hook=mkdir -p "$1"/usr/share/man/man1',
                 *excludes,
                 *hooks,
             ]
@@ -326,6 +369,8 @@ class Source:
             if image.pause:
                 self._pause(tree, log)
             self.install(image.files, tree)
+            for target, archive in image.archives.items():
+                shutil.copytree(self.archive(archive), tree / target.lstrip("/"))
             for target, folder in image.folders.items():
                 ours = shutil.ignore_patterns("__pycache__")
                 shutil.copytree(paths.repository() / folder, tree / target.lstrip("/"), ignore=ours)

@@ -8,7 +8,7 @@ from cronsim import CronSim
 from kubernetes import client
 from kubernetes.client import ApiException
 
-from quote_platform.verify.target import Failed, NotRun, Target, wait
+from quote_platform.verify.target import Failed, NotRun, Target
 
 SLACK = timedelta(hours=1)  # what a backup may take, and a busy cluster be late
 SWITCHED_OFF = "backups are switched off (backups_enabled)"
@@ -106,7 +106,7 @@ def _stored(target: Target, namespace: str, name: str, container: str) -> str:
     lister = next(one for one in containers if one.name == container)
     lister.args = ["list", lister.args[-1], "--json"]  # the last one is the folder
     template.spec.init_containers, template.spec.containers = None, [lister]
-    rows = json.loads(_output(target, namespace, template))
+    rows = json.loads(target.run_once(namespace, template))
     whole = [datetime.fromisoformat(row["time"]) for row in rows if row["whole"]]
     return judge(
         max(whole, default=None),
@@ -114,25 +114,3 @@ def _stored(target: Target, namespace: str, name: str, container: str) -> str:
         cron_job.metadata.creation_timestamp,
         f"kubectl --namespace {namespace} get jobs",
     )
-
-
-def _output(target: Target, namespace: str, template: Any) -> str:
-    """Return what a pod prints that runs once; it goes away again."""
-    metadata = client.V1ObjectMeta(generate_name="verify-", labels=template.metadata.labels)
-    body = client.V1Pod(metadata=metadata, spec=template.spec)
-    pod = target.core.create_namespaced_pod(namespace, body).metadata.name
-
-    def phase() -> str:
-        return str(target.core.read_namespaced_pod(pod, namespace).status.phase)
-
-    try:
-        hint = f"kubectl --namespace {namespace} get pods"
-        wait(lambda: phase() in {"Succeeded", "Failed"}, 60, lambda: f"the pod {pod} does not end", hint)
-        # As it is: the client would take JSON apart.
-        log = target.core.read_namespaced_pod_log(pod, namespace, _preload_content=False)
-        output = str(log.data, "utf-8")
-        if phase() == "Failed":
-            raise Failed(f"the object store cannot be asked: {output.strip()[-300:]}", hint)
-    finally:
-        target.core.delete_namespaced_pod(pod, namespace)
-    return output

@@ -18,8 +18,9 @@ from cryptography import x509
 from kubernetes import client
 from kubernetes.client import ApiException
 
-from quote_platform.verify import backups
+from quote_platform.verify import backups, metrics
 from quote_platform.verify.certificates import certificates, shown
+from quote_platform.verify.logs import logs
 from quote_platform.verify.target import PROBE_PORT, Failed, NotRun, Target, wait
 
 ROLLOUT_RATE = 20  # requests a second while the application is replaced; far below the rate limit
@@ -435,12 +436,15 @@ LANES: list[list[tuple[str, CheckFunction]]] = [
         ("node figures", node_figures),
         ("vault", vault),
         ("delivered secret", delivered_secret),
+        ("logs", logs),
     ],
     [
         ("base backup", backups.base_backup),
         ("dump", backups.dump),
         ("etcd snapshot", backups.snapshot),
         ("namespace backup", backups.namespaces),
+        ("metrics", metrics.metrics),
+        ("alerts", metrics.alerts),
     ],
     [
         ("TLS", tls),

@@ -155,6 +155,27 @@ class Target:
             raise Unheard(f"{pod} on {node} runs no command: {why}", f"kubectl get csr; journalctl on {node}")
         return output
 
+    def run_once(self, namespace: str, template: Any) -> str:
+        """Run a pod of a template to its end and return what it prints; it goes away again."""
+        metadata = client.V1ObjectMeta(generate_name="verify-", labels=template.metadata.labels)
+        body = client.V1Pod(metadata=metadata, spec=template.spec)
+        pod = self.core.create_namespaced_pod(namespace, body).metadata.name
+
+        def phase() -> str:
+            return str(self.core.read_namespaced_pod(pod, namespace).status.phase)
+
+        try:
+            hint = f"kubectl --namespace {namespace} get pods"
+            wait(lambda: phase() in {"Succeeded", "Failed"}, 60, lambda: f"the pod {pod} does not end", hint)
+            # As it is: the client would take JSON apart.
+            log = self.core.read_namespaced_pod_log(pod, namespace, _preload_content=False)
+            output = str(log.data, "utf-8")
+            if phase() == "Failed":
+                raise Failed(f"the store cannot be asked: {output.strip()[-300:]}", hint)
+        finally:
+            self.core.delete_namespaced_pod(pod, namespace)
+        return output
+
     def connects(self, pod: str, *targets: str, seconds: int = 3) -> dict[str, str]:
         """Try to reach host:port from a pod; return the error of each that cannot be reached."""
         script = "; ".join(

@@ -1,4 +1,4 @@
-"""In the place of the module of this name: writes what it would apply to files, for bare-platform.sh."""
+"""The role as it is but for this: it writes what it would apply to files, for bare-platform.sh."""
 
 import json
 import runpy
@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-MODULE = Path(__file__).resolve().parents[2] / "roles/component/library/apply_component.py"
+PLUGIN = Path(__file__).resolve().parents[4] / "roles/component/action_plugins/apply_component.py"
 CLUSTER_WIDE = ("ClusterRole", "ClusterRoleBinding", "ClusterIssuer")
 
 
@@ -18,18 +18,18 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Write the objects of one component, numbered in the order in which they are applied."""
-        module, given = runpy.run_path(str(MODULE)), self._task.args
+        plugin, given = runpy.run_path(str(PLUGIN)), self._task.args
         folder = Path((task_vars or {})["render_folder"])
         folder.mkdir(mode=0o700, exist_ok=True)
         texts = [
-            module["fetch"](manifest, given.get("base_url", ""), Path(given["cache"]))
+            plugin["fetch"](manifest, given.get("base_url", ""), Path(given["cache"]))
             for manifest in given.get("manifests") or []
         ]
-        documents = module["assemble"](texts, given.get("patches") or [], given.get("objects") or [])
+        documents = plugin["assemble"](texts, given.get("patches") or [], given.get("objects") or [])
         for document in documents:
-            if document["kind"] not in (*module["FIRST"], *module["LAST"], *CLUSTER_WIDE):
+            if document["kind"] not in (*plugin["FIRST"], *plugin["LAST"], *CLUSTER_WIDE):
                 document["metadata"].setdefault("namespace", given.get("namespace") or "default")
-        for stage in filter(None, module["stages"](documents)):
+        for stage in filter(None, plugin["stages"](documents)):
             number = len(list(folder.iterdir()))
             (folder / f"{number:03}-{given['name']}.yaml").write_text("\n---\n".join(map(json.dumps, stage)))
         return super().run(tmp, task_vars) | {"changed": False}

@@ -1,0 +1,162 @@
+"""A store of logs beside the cluster: the core of Elasticsearch, in the place of a whole one."""
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from tenacity import RetryError, retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from quote_platform.lab import podman
+from quote_platform.lab.errors import LabError
+from quote_platform.lab.model import Lab
+from quote_platform.mirror import catalogue, publish
+from quote_platform.mirror.storage import root
+
+# As the role `logging` asks of the owner of an external store.
+ROLES = {
+    "collector": {
+        "cluster": ["monitor"],
+        "indices": [{"names": ["logs-*"], "privileges": ["auto_configure", "create_doc"]}],
+    },
+    "admin": {"cluster": ["monitor", "manage_index_templates"]},
+    "reader": {"indices": [{"names": ["logs-*"], "privileges": ["read", "view_index_metadata"]}]},
+}
+USER = 1000  # of the image; Elasticsearch refuses to run as root
+HEAP = "400m"
+SECONDS_TO_ANSWER = 180
+
+
+def hashed(password: str) -> str:
+    """Return a password as Elasticsearch keeps it in a file."""
+    salt, cost = secrets.token_bytes(16), 10000
+    key = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, cost, 32)
+    return f"{{PBKDF2}}{cost}${base64.b64encode(salt).decode()}${base64.b64encode(key).decode()}"
+
+
+def prepare(lab: Lab, home: Path) -> None:
+    """Fill the store's folder: its key, its accounts, its settings."""
+    folder = home / "logs"
+    config = folder / "config"
+    for path in (folder, config, folder / "data"):
+        path.mkdir(mode=0o700, exist_ok=True)
+    if not (folder / "tls.crt").is_file():
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-days",
+            "3650",
+            "-subj",
+            f"/CN=store of logs of the lab {lab.name}",
+        ]
+        command += ["-addext", f"subjectAltName=IP:{lab.logs_address}", "-nodes"]
+        command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        command += ["-keyout", str(config / "tls.key"), "-out", str(folder / "tls.crt.part")]
+        subprocess.run(command, check=True, capture_output=True)
+        (folder / "tls.crt.part").replace(folder / "tls.crt")
+    (config / "tls.crt").write_bytes((folder / "tls.crt").read_bytes())
+    for name in ROLES:
+        if not (folder / name).is_file():
+            with os.fdopen(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe(24))
+    if not (config / "users").is_file():
+        users = [f"{name}:{hashed((folder / name).read_text())}\n" for name in ROLES]
+        (config / "users").write_text("".join(users))
+    (config / "users_roles").write_text("".join(f"{name}:{name}\n" for name in ROLES))
+    (config / "roles.yml").write_text(json.dumps(ROLES))
+    settings = {
+        "cluster.name": lab.name,
+        "node.name": "logs",
+        "discovery.type": "single-node",
+        "network.host": "0.0.0.0",  # noqa: S104 (of its own container)
+        "path.data": "/var/lib/elasticsearch",
+        "path.logs": "/tmp",  # noqa: S108 (of its own container)
+        # The host's disk is big and half full; it is not the lab's.
+        "cluster.routing.allocation.disk.threshold_enabled": False,
+        "xpack.security.enabled": True,
+        "xpack.security.http.ssl.enabled": True,
+        "xpack.security.http.ssl.key": "tls.key",
+        "xpack.security.http.ssl.certificate": "tls.crt",
+    }
+    (config / "elasticsearch.yml").write_text(yaml.safe_dump(settings))
+    (config / "jvm.options").write_text(f"-Xms{HEAP}\n-Xmx{HEAP}\n-XX:+UseSerialGC\n")
+    (config / "log4j2.properties").write_text(
+        "status = error\nappender.console.type = Console\nappender.console.name = console\n"
+        "appender.console.layout.type = PatternLayout\n"
+        "appender.console.layout.pattern = [%d{ISO8601}][%-5p] %m%n\n"
+        "rootLogger.level = warn\nrootLogger.appenderRef.console.ref = console\n"
+    )
+    for path in (config, folder / "data", *config.iterdir()):
+        os.chown(path, USER, USER)
+
+
+def start(lab: Lab, home: Path) -> None:
+    """Start it, if it does not run."""
+    match podman.containers(lab.name).get(lab.logs_name):
+        case "running":
+            return
+        case "exited" | "stopped":
+            podman.run("start", lab.logs_name)
+            return
+    image = str(catalogue.versions()["log_store_image"])
+    if not podman.rows("images", "--filter", f"reference={image}"):
+        if not publish.image_in(root() / "registry", image):
+            raise LabError(f"the mirror does not hold {image}: run `quote-platform mirror fill`")
+        with publish.registry() as address:
+            podman.run("pull", "--quiet", "--tls-verify=false", f"{address}/{image}")
+            podman.run("tag", f"{address}/{image}", image)
+            podman.run("rmi", f"{address}/{image}")
+    arguments = ["--name", lab.logs_name, "--hostname", "logs", "--label", f"{podman.LABEL}={lab.name}"]
+    arguments += ["--network", lab.network, "--ip", lab.logs_address, "--memory", "1500m"]
+    arguments += ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=20000:20000", "--tmpfs", "/tmp"]  # noqa: S108
+    arguments += ["--volume", f"{home / 'logs' / 'config'}:/usr/share/elasticsearch/config"]
+    arguments += ["--volume", f"{home / 'logs' / 'data'}:/var/lib/elasticsearch"]
+    podman.run("run", "--detach", *arguments, image)
+
+
+def settings(lab: Lab, home: Path) -> dict[str, Any]:
+    """Return the variables of the inventory, once the store answers."""
+    folder = home / "logs"
+    context = ssl.create_default_context(cafile=str(folder / "tls.crt"))
+    url = f"https://{lab.logs_address}:9200"
+
+    @retry(
+        stop=stop_after_delay(SECONDS_TO_ANSWER),
+        wait=wait_fixed(1),
+        retry=retry_if_exception_type(httpx.HTTPError),
+    )
+    def ask() -> None:
+        account = ("admin", (folder / "admin").read_text())
+        httpx.get(f"{url}/_cluster/health", verify=context, timeout=5, auth=account).raise_for_status()
+
+    try:
+        ask()
+    except RetryError as error:
+        raise LabError(f"no store of logs answers at {url}: see `podman logs {lab.logs_name}`") from error
+
+    def password(name: str) -> str:
+        return "{{ lookup('ansible.builtin.file', '" + str(folder / name) + "') }}"
+
+    return {
+        "logging_enabled": True,
+        "logging_store": "external",
+        "logging_url": url,
+        "logging_ca": (folder / "tls.crt").read_text(),
+        "logging_user": "collector",
+        "logging_password": password("collector"),
+        "logging_admin_user": "admin",
+        "logging_admin_password": password("admin"),
+        "logging_reader_user": "reader",
+        "logging_reader_password": password("reader"),
+        # It is a part of Elasticsearch: one node, without lifecycle management.
+        "logging_replicas": 0,
+        "logging_retention_days": 0,
+    }
