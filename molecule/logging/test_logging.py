@@ -1,4 +1,4 @@
-"""A line of each kind is found without its secrets, none is lost while the store is away; ECK takes its objects."""
+"""Lines of each kind are found without their secrets, none is lost while the store is away; ECK takes objects."""
 
 import base64
 import json
@@ -17,6 +17,7 @@ import yaml
 IMAGE = "docker.io/library/busybox:1.37.0"
 SECONDS_TO_FIND = 30
 LINES, SECONDS_AWAY = 20_000, 60
+LAB = os.environ.get("LAB_NAME", "molecule")
 COLLECTORS = "app.kubernetes.io/component=collector"
 # Printed by a pod; WORD marks its lines.
 SPEECH = r"""
@@ -123,12 +124,12 @@ def test_metrics_are_served(cluster):
     assert len(pods) == len(cluster.get("nodes")["items"])
     # Policies let a node reach its own pods: that of the API server here.
     name = next(p["metadata"]["name"] for p in pods if "master" in p["spec"]["nodeName"])
-    metrics = cluster.run(f"get --raw /api/v1/namespaces/logging/pods/{name}:metrics/proxy/metrics")
+    metrics = cluster.run(f"get --raw /api/v1/namespaces/logging/pods/{name}:8888/proxy/metrics")
     assert "otelcol_exporter_queue_size" in metrics
 
 
 def store_is(word):
-    subprocess.run(["quote-platform", "lab", word, "logs", "--name", "molecule"], check=True)
+    subprocess.run(["quote-platform", "lab", word, "logs", "--name", LAB], check=True)
 
 
 def test_nothing_is_lost_while_the_store_is_away(store, cluster, pod, eventually):

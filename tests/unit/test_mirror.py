@@ -127,7 +127,7 @@ def test_an_archive_is_unpacked_if_it_is_the_pinned_one(
             yield content[:10]
             yield content[10:]
 
-    monkeypatch.setattr(source.httpx, "stream", lambda *_, **__: Answer())
+    monkeypatch.setattr("httpx.stream", lambda *_, **__: Answer())
     builder = source.Source(catalogue, silent)
     builder.artifacts = tmp_path / "artifacts"
     url = "https://example.com/tool-1.zip"

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import os
 import secrets
 import subprocess
@@ -60,7 +59,7 @@ def prepare(lab: Lab, home: Path) -> None:
         users = [f"{name}:{hashed((folder / name).read_text())}\n" for name in ROLES]
         (config / "users").write_text("".join(users))
     (config / "users_roles").write_text("".join(f"{name}:{name}\n" for name in ROLES))
-    (config / "roles.yml").write_text(json.dumps(ROLES))
+    (config / "roles.yml").write_text(yaml.safe_dump(ROLES))  # not JSON: it looks at lines
     settings = {
         "cluster.name": lab.name,
         "node.name": "logs",
