@@ -1,4 +1,4 @@
-"""Lines of each kind are found without their secrets, none is lost while the store is away; ECK takes objects."""
+"""Lines of each kind are found, without secrets; none is lost while the store is away; ECK takes objects."""
 
 import base64
 import json

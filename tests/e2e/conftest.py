@@ -220,7 +220,7 @@ def lab() -> Iterator[Lab]:
     if not keep:
         found.command("quote-platform", "lab", "down", "--name", NAME)
     started = time.monotonic()
-    found.command("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET)
+    found.command("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--logs")
     found.steps.append(("lab up", time.monotonic() - started))
     yield found
     LOGS.mkdir(parents=True, exist_ok=True)
