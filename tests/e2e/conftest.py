@@ -25,7 +25,7 @@ from quote_platform import paths
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME, SUBNET = "e2e", "10.89.43.0/24"
-LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--vaults", "1")
+LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--vaults", "1", "--logs")
 HOST = "quotes.example.com"
 LOGS = paths.state() / "logs" / "e2e"
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from quote_platform import paths
-from quote_platform.lab import acme, host, inventory, lifecycle, podman
+from quote_platform.lab import acme, host, inventory, lifecycle, logs, podman
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab
 
@@ -93,6 +93,34 @@ def test_an_acme_server_is_offered_where_cert_manager_can_be_had(checkout: Path)
     assert not acme.wanted(Lab(name="ci", acme=False))
     (folder / "unavailable.json").write_text(json.dumps([{"name": "cert-manager", "reason": "no source"}]))
     assert not acme.wanted(Lab(name="ci"))
+
+
+def test_logs_are_collected_where_a_lab_has_a_store(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = paths.cache() / "mirror"
+    folder.mkdir(parents=True)
+    entry = {"name": "logging-elasticsearch", "reason": "no source"}
+    (folder / "unavailable.json").write_text(json.dumps([entry]))
+    without = inventory.write(Lab(name="ci"), Path("/state"))
+    file = without / "group_vars" / "platform" / "mirror.yml"
+    assert yaml.safe_load(file.read_text())["logging_enabled"] is False
+
+    monkeypatch.setattr("os.chown", lambda *_: None)
+    lab, home = Lab(name="ci", logs=True), checkout / "state"
+    home.mkdir()
+    logs.prepare(lab, home)
+    kept = (home / "logs/collector").read_text(), (home / "logs/config/users").read_text()
+    logs.prepare(lab, home)  # again: nothing is made anew
+    assert kept == ((home / "logs/collector").read_text(), (home / "logs/config/users").read_text())
+    assert kept[0] not in kept[1]
+    assert (home / "logs/collector").stat().st_mode & 0o777 == 0o600
+    inventory.write(lab, Path("/state"), logs.settings(lab, home))
+    written = file.read_text()
+    settings = yaml.safe_load(written)
+    assert settings["logging_enabled"] is True
+    assert settings["logging_url"] == "https://10.89.42.3:9200"
+    assert kept[0] not in written
+    assert {node.name for node in lab.services} == {"ci-mirror", "ci-logs"}
+    assert "ci-logs" not in (without / "hosts.yml").read_text()
 
 
 def test_names_lead_to_a_node_that_takes_pods() -> None:

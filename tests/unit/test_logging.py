@@ -24,7 +24,7 @@ def masked(line: str) -> str:
     for mask in VARIABLES["__logging_masks"]:
         names = VARIABLES["__logging_secret_names"]
         pattern = mask["pattern"].replace("{{ __logging_secret_names }}", names)
-        line = re.sub(pattern, lambda found, to=mask["to"]: found[1] + to, line)
+        line = re.sub(pattern, rf"\1{mask['to']}".replace('\\"', '\\\\"'), line)
     return line
 
 

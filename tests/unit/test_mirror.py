@@ -2,10 +2,12 @@
 
 import gzip
 import hashlib
+import io
 import os
 import re
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +112,45 @@ def test_files_name_binaries_that_a_recipe_builds(catalogue: cat.Catalogue) -> N
     for name in [name for files in every for names in files.values() for name in names]:
         recipe, binary = name.split("/")
         assert binary == "*" or binary in catalogue.binaries[recipe].packages, name
+
+
+# --- archives -------------------------------------------------------------------------------------------
+
+
+def test_an_archive_is_unpacked_if_it_is_the_pinned_one(
+    catalogue: cat.Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        for name, mode in (("tool-1/bin/tool", 0o755), ("tool-1/notes", 0o644), ("tool-1/../../out", 0o644)):
+            member = zipfile.ZipInfo(name)
+            member.external_attr = mode << 16
+            file.writestr(member, name)
+    content = packed.getvalue()
+
+    class Answer:
+        def __enter__(self) -> "Answer":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def raise_for_status(self) -> None: ...
+
+        def iter_bytes(self) -> Iterator[bytes]:
+            yield content[:10]
+            yield content[10:]
+
+    monkeypatch.setattr("httpx.stream", lambda *_, **__: Answer())
+    builder = source.Source(catalogue, silent)
+    builder.artifacts = tmp_path / "artifacts"
+    url = "https://example.com/tool-1.zip"
+    folder = builder.archive(cat.Archive(url=url, sha256=hashlib.sha256(content).hexdigest()))
+    assert (folder / "bin/tool").stat().st_mode & 0o777 == 0o755
+    assert (folder / "notes").read_text() == "tool-1/notes"
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(RefusedError, match="pinned is 0000"):
+        builder.archive(cat.Archive(url=url, sha256="0" * 64))
+    assert [path.name for path in (tmp_path / "artifacts/archives").iterdir()] == [folder.name]
 
 
 # --- keys -----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from kubernetes.client import ApiException
 from rich.console import Console
 from typer.testing import CliRunner
 
-from quote_platform.verify import backups, checks, cli, metrics
+from quote_platform.verify import backups, checks, cli, logs, metrics
 from quote_platform.verify.report import Check, Report
 from quote_platform.verify.target import Failed, NotRun, Target, wait
 
@@ -547,3 +547,61 @@ def test_without_a_prometheus_nothing_is_asked(
     for check in (metrics.metrics, metrics.alerts):
         with pytest.raises(NotRun, match="monitoring_enabled"):
             check(target)
+
+
+# --- logs -----------------------------------------------------------------------------------------------
+
+
+def log_setup() -> Any:
+    """Return the CronJob that sets the store of logs up."""
+    secret = client.V1EnvVarSource(secret_key_ref=client.V1SecretKeySelector(name="setup", key="password"))
+    variables = [client.V1EnvVar(name="URL", value="x"), client.V1EnvVar(name="PASSWORD", value_from=secret)]
+    spec = client.V1PodSpec(containers=[client.V1Container(name="setup", args=["setup"], env=variables)])
+    template = Fake(metadata=Fake(labels={}), spec=spec)
+    return Fake(spec=Fake(job_template=Fake(spec=Fake(template=template))))
+
+
+@pytest.mark.parametrize(
+    ("found", "result"),
+    [
+        ({"namespace": "scratch", "pod": {"name": "speaker"}}, "found within"),
+        ({"namespace": "other", "pod": {"name": "speaker"}}, "does not say whose it is"),
+        (None, "a line is not found 30 s after it was printed"),
+    ],
+)
+def test_a_line_is_found(
+    target: FakeTarget, monkeypatch: pytest.MonkeyPatch, found: dict[str, Any] | None, result: str
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(client, "BatchV1Api", lambda _: Fake(read_namespaced_cron_job=lambda *_: log_setup()))
+    spoken: list[Any] = []
+    monkeypatch.setattr(target, "create_pod", lambda *_, **spec: spoken.append(spec))
+    monkeypatch.setattr(target, "wait_ready", lambda _: {})
+
+    def run_once(namespace: str, template: Any) -> str:
+        asked.append((namespace, template.spec.containers[0]))
+        return json.dumps({"kubernetes": found}) + "\n" if found else ""
+
+    monkeypatch.setattr(target, "run_once", run_once)
+    if result == "found within":
+        assert logs.logs(target).startswith(result)
+    else:
+        with pytest.raises(Failed, match=result):
+            logs.logs(target)
+    namespace, container = asked[0]
+    assert namespace == "logging"
+    word = spoken[0]["container"]["command"][2].split()[2].rstrip(";")
+    assert container.args == ["search", f'"{word}" AND data_stream.dataset:app', "1", "30"]
+    # As one that may only read.
+    assert container.env[1].value_from.secret_key_ref.name == "reader"
+
+
+def test_logs_are_not_asked_for_where_nobody_collects(
+    target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: str) -> None:
+        raise ApiException(status=404)
+
+    monkeypatch.setattr(client, "BatchV1Api", lambda _: Fake(read_namespaced_cron_job=missing))
+    with pytest.raises(NotRun, match="logs are not collected"):
+        logs.logs(target)

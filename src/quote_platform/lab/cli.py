@@ -94,7 +94,8 @@ def status(
         lab = lifecycle.find(name)
         states = podman.containers(name)
     rows = [
-        node.model_dump() | {"state": states.get(node.name, "missing")} for node in [*lab.nodes, lab.mirror]
+        node.model_dump() | {"state": states.get(node.name, "missing")}
+        for node in [*lab.nodes, *lab.services]
     ]
     if as_json:
         typer.echo(json.dumps({"name": name, "subnet": lab.subnet, "nodes": rows}, indent=2))

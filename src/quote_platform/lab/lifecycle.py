@@ -88,7 +88,7 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
             )
         )
         list(pool.map(lambda node: _wait(lab, node), every))
-    wanted = {node.name for node in every} | ({lab.logs_name} if lab.logs else set())
+    wanted = {node.name for node in [*lab.nodes, *lab.services]}
     for gone in set(podman.containers(lab.name)) - wanted:
         podman.run("rm", "--force", "--volumes", "--time", "0", gone)
     more = acme.settings(lab, home) if acme.wanted(lab) else {}
@@ -200,7 +200,7 @@ def ssh(lab: Lab, node: Node, command: list[str]) -> list[str]:
 
 def node_of(lab: Lab, name: str) -> Node:
     """Return a node by its name, with or without the lab's."""
-    every = {node.name: node for node in [*lab.nodes, lab.mirror]}
+    every = {node.name: node for node in [*lab.nodes, *lab.services]}
     found = every.get(name) or every.get(f"{lab.name}-{name}")
     if found is None:
         raise LabError(f"lab {lab.name} has no node {name}; it has: {', '.join(every)}")
@@ -218,7 +218,8 @@ def switch_on(lab: Lab, node: Node) -> None:
     """Switch a node on again; its disk is as it was."""
     if podman.containers(lab.name).get(node.name) != "running":
         podman.run("start", node.name)
-    _wait(lab, node)
+    if node.role != "logs":  # it takes no SSH
+        _wait(lab, node)
 
 
 def destroy(lab: Lab, node: Node) -> None:

@@ -2,17 +2,13 @@
 
 import base64
 import hashlib
-import json
 import os
 import secrets
-import ssl
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
-from tenacity import RetryError, retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from quote_platform.lab import podman
 from quote_platform.lab.errors import LabError
@@ -31,7 +27,6 @@ ROLES = {
 }
 USER = 1000  # of the image; Elasticsearch refuses to run as root
 HEAP = "400m"
-SECONDS_TO_ANSWER = 180
 
 
 def hashed(password: str) -> str:
@@ -48,16 +43,9 @@ def prepare(lab: Lab, home: Path) -> None:
     for path in (folder, config, folder / "data"):
         path.mkdir(mode=0o700, exist_ok=True)
     if not (folder / "tls.crt").is_file():
-        command = [
-            "openssl",
-            "req",
-            "-x509",
-            "-days",
-            "3650",
-            "-subj",
-            f"/CN=store of logs of the lab {lab.name}",
-        ]
-        command += ["-addext", f"subjectAltName=IP:{lab.logs_address}", "-nodes"]
+        command = ["openssl", "req", "-x509", "-days", "3650", "-nodes"]
+        command += ["-subj", f"/CN=store of logs of the lab {lab.name}"]
+        command += ["-addext", f"subjectAltName=IP:{lab.log_store.address}"]
         command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
         command += ["-keyout", str(config / "tls.key"), "-out", str(folder / "tls.crt.part")]
         subprocess.run(command, check=True, capture_output=True)
@@ -71,7 +59,7 @@ def prepare(lab: Lab, home: Path) -> None:
         users = [f"{name}:{hashed((folder / name).read_text())}\n" for name in ROLES]
         (config / "users").write_text("".join(users))
     (config / "users_roles").write_text("".join(f"{name}:{name}\n" for name in ROLES))
-    (config / "roles.yml").write_text(json.dumps(ROLES))
+    (config / "roles.yml").write_text(yaml.safe_dump(ROLES))  # not JSON: it looks at lines
     settings = {
         "cluster.name": lab.name,
         "node.name": "logs",
@@ -99,48 +87,34 @@ def prepare(lab: Lab, home: Path) -> None:
 
 
 def start(lab: Lab, home: Path) -> None:
-    """Start it, if it does not run."""
-    match podman.containers(lab.name).get(lab.logs_name):
+    """Start it, if it does not run; nobody waits for it, the platform's collectors do."""
+    store = lab.log_store
+    match podman.containers(lab.name).get(store.name):
         case "running":
             return
         case "exited" | "stopped":
-            podman.run("start", lab.logs_name)
+            podman.run("start", store.name)
             return
     image = str(catalogue.versions()["log_store_image"])
-    if not podman.rows("images", "--filter", f"reference={image}"):
-        if not publish.image_in(root() / "registry", image):
-            raise LabError(f"the mirror does not hold {image}: run `quote-platform mirror fill`")
-        with publish.registry() as address:
-            podman.run("pull", "--quiet", "--tls-verify=false", f"{address}/{image}")
-            podman.run("tag", f"{address}/{image}", image)
-            podman.run("rmi", f"{address}/{image}")
-    arguments = ["--name", lab.logs_name, "--hostname", "logs", "--label", f"{podman.LABEL}={lab.name}"]
-    arguments += ["--network", lab.network, "--ip", lab.logs_address, "--memory", "1500m"]
-    arguments += ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=20000:20000", "--tmpfs", "/tmp"]  # noqa: S108
+    if not publish.image_in(root() / "registry", image):
+        raise LabError(f"the mirror does not hold {image}: run `quote-platform mirror fill`")
+    ours = f"localhost/quote-platform-logs:{image.rsplit(':', 1)[1]}"
+    with publish.registry() as address:
+        podman.run("pull", "--quiet", "--tls-verify=false", f"{address}/{image}")
+        podman.run("tag", f"{address}/{image}", ours)
+        podman.run("untag", f"{address}/{image}", f"{address}/{image}")
+    arguments = ["--name", store.name, "--hostname", "logs", "--label", f"{podman.LABEL}={lab.name}"]
+    arguments += ["--network", lab.network, "--ip", store.address, "--memory", store.memory]
+    arguments += ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=20000:20000"]
+    arguments += ["--tmpfs", "/tmp"]  # noqa: S108 (the container's)
     arguments += ["--volume", f"{home / 'logs' / 'config'}:/usr/share/elasticsearch/config"]
     arguments += ["--volume", f"{home / 'logs' / 'data'}:/var/lib/elasticsearch"]
-    podman.run("run", "--detach", *arguments, image)
+    podman.run("run", "--detach", *arguments, ours)
 
 
 def settings(lab: Lab, home: Path) -> dict[str, Any]:
-    """Return the variables of the inventory, once the store answers."""
+    """Return the variables of the inventory."""
     folder = home / "logs"
-    context = ssl.create_default_context(cafile=str(folder / "tls.crt"))
-    url = f"https://{lab.logs_address}:9200"
-
-    @retry(
-        stop=stop_after_delay(SECONDS_TO_ANSWER),
-        wait=wait_fixed(1),
-        retry=retry_if_exception_type(httpx.HTTPError),
-    )
-    def ask() -> None:
-        account = ("admin", (folder / "admin").read_text())
-        httpx.get(f"{url}/_cluster/health", verify=context, timeout=5, auth=account).raise_for_status()
-
-    try:
-        ask()
-    except RetryError as error:
-        raise LabError(f"no store of logs answers at {url}: see `podman logs {lab.logs_name}`") from error
 
     def password(name: str) -> str:
         return "{{ lookup('ansible.builtin.file', '" + str(folder / name) + "') }}"
@@ -148,7 +122,7 @@ def settings(lab: Lab, home: Path) -> dict[str, Any]:
     return {
         "logging_enabled": True,
         "logging_store": "external",
-        "logging_url": url,
+        "logging_url": f"https://{lab.log_store.address}:9200",
         "logging_ca": (folder / "tls.crt").read_text(),
         "logging_user": "collector",
         "logging_password": password("collector"),

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Role = Literal["master", "worker", "store", "vault", "mirror"]
+Role = Literal["master", "worker", "store", "vault", "mirror", "logs"]
 
 
 class Node(BaseModel):
@@ -68,14 +68,14 @@ class Lab(BaseModel):
         return Node(name=f"{self.name}-mirror", role="mirror", address=self.address(2), cpus=2, memory="1g")
 
     @property
-    def logs_name(self) -> str:
+    def log_store(self) -> Node:
         """Return the container of the store of logs, which is no machine of the platform."""
-        return f"{self.name}-logs"
+        return Node(name=f"{self.name}-logs", role="logs", address=self.address(3), cpus=2, memory="1500m")
 
     @property
-    def logs_address(self) -> str:
-        """Return the store's address."""
-        return self.address(3)
+    def services(self) -> list[Node]:
+        """Return what stands beside the platform."""
+        return [self.mirror, *([self.log_store] if self.logs else [])]
 
     @property
     def ingress(self) -> str:

@@ -1,0 +1,230 @@
+"""Lines of each kind are found, without secrets; none is lost while the store is away; ECK takes objects."""
+
+import base64
+import json
+import os
+import re
+import ssl
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+IMAGE = "docker.io/library/busybox:1.37.0"
+SECONDS_TO_FIND = 30
+LINES, SECONDS_AWAY = 20_000, 60
+LAB = os.environ.get("LAB_NAME", "molecule")
+COLLECTORS = "app.kubernetes.io/component=collector"
+# Printed by a pod; WORD marks its lines.
+SPEECH = r"""
+echo '{"level":"warn","word":"WORD-json","status":503,"password":"hunter2","nested":{"token":"hunter2"}}'
+echo 'WORD-header Authorization: Bearer hunter2hunter2 and api_key=hunter2 and postgres://a:hunter2@db/x'
+echo '{"word": "WORD-broken", "password": "hunter2'
+printf 'WORD-binary \000\001\377\376 end\n'
+printf 'WORD-long '; head -c 1048576 /dev/zero | tr '\000' 'x'; echo ' WORD-long-ends'
+printf '{"word":"WORD-deep","a":'; i=0; while [ $i -lt 1200 ]; do printf '['; i=$((i+1)); done; echo
+echo 'WORD-last'
+"""
+
+
+class Store:
+    """The store, as one that may only read."""
+
+    def __init__(self, variables):
+        path = re.search(r"file', '([^']+)'", variables["logging_reader_password"])[1]
+        context = ssl.create_default_context(cadata=variables["logging_ca"])
+        account = (variables["logging_reader_user"], Path(path).read_text())
+        self.http = httpx.Client(base_url=variables["logging_url"], verify=context, auth=account, timeout=20)
+
+    def search(self, query, size=50, **more):
+        body = {"size": size, "query": {"query_string": {"query": query, "default_field": "message"}}, **more}
+        return self.http.post("/logs-*/_search", json=body).raise_for_status().json()["hits"]
+
+    def documents(self, query):
+        return [hit["_source"] for hit in self.search(query)["hits"]]
+
+
+@pytest.fixture(scope="module")
+def store(variables):
+    return Store(variables)
+
+
+@pytest.fixture(scope="module")
+def speaker(cluster, pod):
+    """Return the name of a pod that has printed all kinds of lines, in a namespace of its own."""
+    name = f"speaker-{uuid.uuid4().hex[:8]}"
+    cluster.run(f"create namespace {name}")
+    speech = SPEECH.replace("WORD", name)
+    cluster.apply(name, pod(name, IMAGE, "sh", "-c", f"{speech}\nsleep 3600"))
+    cluster.wait(f"--namespace={name} --for=condition=Ready pod/{name}", 60)
+    yield name
+    cluster.run(f"delete namespace {name} --wait=false")
+
+
+def test_a_line_of_each_kind_is_found(store, speaker, eventually, variables):
+    stream = variables["cluster_name"].replace("-", "_")
+    for kind, query in {
+        "app": f'"{speaker}-last"',
+        "events": f"kubernetes.object.name:{speaker} AND event.reason:Started",
+        "audit": f"json.objectRef.name:{speaker} AND json.verb:create",
+        "journal": f'"{speaker}" AND systemd.unit:containerd.service',
+    }.items():
+        wanted = f"({query}) AND data_stream.dataset:{kind} AND data_stream.namespace:{stream}"
+
+        def found(wanted=wanted, kind=kind):
+            documents = store.documents(wanted)
+            assert documents, f"no line of the kind {kind}: {wanted}"
+            return documents
+
+        eventually(found, SECONDS_TO_FIND)
+    application = store.documents(f'"{speaker}-last"')[0]
+    assert application["kubernetes"]["namespace"] == speaker
+    assert application["kubernetes"]["pod"]["name"] == speaker
+    assert application["kubernetes"]["container"]["name"] == "main"
+    assert application["kubernetes"]["node"]["name"]
+
+
+def test_events_come_once(store, speaker):
+    assert len(store.documents(f"kubernetes.object.name:{speaker} AND event.reason:Started")) == 1
+
+
+def test_strange_lines_are_kept_as_text(store, speaker):
+    lines = {
+        kind: store.documents(f'"{speaker}-{kind}"') for kind in ("broken", "binary", "long", "deep", "last")
+    }
+    assert {kind: len(found) for kind, found in lines.items()} == dict.fromkeys(lines, 1)
+    assert not any("json" in found[0] for found in lines.values())
+    assert re.search(r"-binary \x00\x01.+ end$", lines["binary"][0]["message"])
+    assert len(lines["long"][0]["message"]) > 1048576
+    assert lines["long"][0]["message"].endswith(f"{speaker}-long-ends")
+    assert store.documents(f'json.word:"{speaker}-json" AND json.status:503 AND log.level:warn')
+
+
+def test_no_secret_leaves_its_node(store, speaker):
+    documents = store.documents(f"kubernetes.pod.name:{speaker}")
+    assert len(documents) == 7
+    assert "hunter2" not in json.dumps(documents)
+    assert sum(document["message"].count("***") for document in documents) == 6
+
+
+def test_accounts_may_do_what_they_need_only(store, variables):
+    assert store.http.put("/logs-app-x/_doc/1", json={}).status_code == 403
+    path = re.search(r"file', '([^']+)'", variables["logging_password"])[1]
+    writer = (variables["logging_user"], Path(path).read_text())
+    assert store.http.post("/logs-*/_search", auth=writer).status_code == 403
+    assert store.http.get("/_cluster/health", auth=("collector", "wrong")).status_code == 401
+
+
+def test_metrics_are_served(cluster):
+    pods = cluster.get(f"pods --namespace=logging -l {COLLECTORS}")["items"]
+    assert len(pods) == len(cluster.get("nodes")["items"])
+    # Policies let a node reach its own pods: that of the API server here.
+    name = next(p["metadata"]["name"] for p in pods if "master" in p["spec"]["nodeName"])
+    metrics = cluster.run(f"get --raw /api/v1/namespaces/logging/pods/{name}:8888/proxy/metrics")
+    assert "otelcol_exporter_queue_size" in metrics
+
+
+def store_is(word):
+    subprocess.run(["quote-platform", "lab", word, "logs", "--name", LAB], check=True)
+
+
+def test_nothing_is_lost_while_the_store_is_away(store, cluster, pod, eventually):
+    word = uuid.uuid4().hex
+    store_is("stop")
+    started = time.monotonic()
+    try:
+        cluster.run(f"create namespace away-{word}")
+        batch = LINES // SECONDS_AWAY
+        # Some lines each second, and all that is left at the end.
+        script = (
+            f'i=0; while [ $i -lt {LINES} ]; do echo \'{{"word":"{word}","n":\'$i\'}}\'; i=$((i+1)); '
+            f"[ $((i % {batch})) -ne 0 ] || sleep 0.9; done; sleep 3600"
+        )
+        cluster.apply(f"away-{word}", pod("speaker", IMAGE, "sh", "-c", script))
+        # A collector that is killed meanwhile goes on where it was.
+        time.sleep(SECONDS_AWAY / 2)
+        cluster.run(f"delete pods --namespace=logging -l {COLLECTORS} --grace-period=0 --force")
+        time.sleep(max(0, started + SECONDS_AWAY - time.monotonic()))
+    finally:
+        store_is("start")
+
+    def all_there():
+        try:
+            found = store.search(f"json.word:{word}", 0, track_total_hits=True)
+        except httpx.HTTPError as error:
+            raise AssertionError(str(error)) from error
+        assert found["total"]["value"] >= LINES
+
+    eventually(all_there, 150)
+    cluster.run(f"delete namespace away-{word} --wait=false")
+    seen, after = set(), None
+    while True:
+        more = {"search_after": after} if after else {}
+        page = store.search(f"json.word:{word}", 10000, sort=[{"@timestamp": "asc"}, "_doc"], **more)["hits"]
+        if not page:
+            break
+        seen |= {int(hit["_source"]["json"]["n"]) for hit in page}
+        after = page[-1]["sort"]
+    assert seen == set(range(LINES))
+
+
+# --- the store that ECK runs ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def eck(inventory, cluster):
+    """Ask ECK for a store; return the namespace."""
+    playbook = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "eck.yml"
+    for _ in range(2):
+        command = ["ansible-playbook", *inventory.arguments, str(playbook)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-4000:]
+    assert "changed=0" in done.stdout, done.stdout[-4000:]
+    cluster.run("rollout status statefulset/eck --namespace=molecule-eck --timeout=120s")
+    yield "molecule-eck"
+    cluster.run("delete namespace molecule-eck --wait=false")
+    cluster.run("delete validatingwebhookconfiguration elastic-webhook.k8s.elastic.co")
+
+
+def test_the_operator_takes_the_objects(cluster, eck, eventually):
+    def made():
+        found = cluster.get(f"statefulsets --namespace={eck} -l common.k8s.elastic.co/type=elasticsearch")[
+            "items"
+        ]
+        assert [item["metadata"]["name"] for item in found] == ["logs-es-default"]
+        return found[0]["spec"]["template"]["spec"]
+
+    spec = eventually(made, 90)
+    assert spec["containers"][0]["image"].startswith("docker.elastic.co/elasticsearch/elasticsearch:")
+    assert "trust" in [container["name"] for container in spec["initContainers"]]
+    realm = cluster.get(f"secret logs-es-xpack-file-realm --namespace={eck}")["data"]
+    assert {"users", "users_roles", "roles.yml"} <= set(realm)
+    collected = yaml.safe_load(base64.b64decode(realm["roles.yml"]))
+    assert collected["logs_writer"]["indices"][0]["privileges"] == ["auto_configure", "create_doc"]
+    assert cluster.get(f"secret logs-es-secure-settings --namespace={eck}")["data"]
+
+    def asked_for():
+        kibana = cluster.get(f"deployment logs-kb --namespace={eck}")["spec"]["template"]["spec"]
+        assert kibana["containers"][0]["image"].startswith("docker.elastic.co/kibana/kibana:")
+
+    eventually(asked_for, 60)
+
+
+def test_its_webhook_refuses_nonsense(cluster, eck, eventually):
+    found = cluster.get(f"elasticsearch logs --namespace={eck}")
+    for key in ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "annotations"):
+        found["metadata"].pop(key, None)
+    found.pop("status")
+    found["metadata"]["name"] = "wrong"
+    cluster.apply(eck, found, dry_run=True)
+    found["spec"]["version"] = "nine"
+
+    def refused():
+        with pytest.raises(AssertionError, match="Cannot parse Elasticsearch version"):
+            cluster.apply(eck, found, dry_run=True)
+
+    eventually(refused, 60)
