@@ -53,7 +53,7 @@ def application(pod, name, figures):
     script = (
         f"mkdir /tmp/www; for i in $(seq {figures}); do "
         f'echo "flood{{name=\\"{name}\\",user=\\"$i\\"}} 1"; done > /tmp/www/metrics; '
-        "exec httpd -f -p 3000 -h /tmp/www"
+        "exec busybox httpd -f -p 3000 -h /tmp/www"
     )
     found = pod(name, IMAGE, "sh", "-c", script)
     found["spec"]["containers"][0]["ports"] = [{"name": "http", "containerPort": 3000}]
@@ -67,7 +67,7 @@ def test_every_part_is_measured(cluster, ask):
     assert [one["metric"] for one in up if one["value"][1] != "1"] == []
     nodes = {node["metadata"]["name"] for node in cluster.get("nodes")["items"]}
     for query in ("node_memory_MemAvailable_bytes", "kubelet_running_pods", "machine_cpu_cores"):
-        assert {one["metric"]["node"] for one in ask(query)} == nodes, query
+        assert {one["metric"]["node"] for one in ask(query)} >= nodes, query
     for query in (
         "etcd_server_has_leader == 1",
         "sum(rate(apiserver_request_duration_seconds_bucket[5m])) > 0",
@@ -82,7 +82,7 @@ def test_every_part_is_measured(cluster, ask):
     assert {one["metric"]["alertname"] for one in ask("ALERTS")} >= {"Watchdog"}
 
 
-def test_only_who_may_reads_figures(cluster, host, inventory, pod, space):
+def test_only_who_may_reads_figures(cluster, host, inventory, pod, space, eventually, variables):
     address = inventory.variables(inventory.hosts("control_plane")[0])["ansible_host"]
     for port, refused in ((9100, "401"), (2382, "401"), (10257, "403"), (10259, "403"), (10250, "401")):
         status = host.run(
@@ -94,23 +94,27 @@ def test_only_who_may_reads_figures(cluster, host, inventory, pod, space):
         assert host.run(f"curl --silent --max-time 3 http://{address}:{port}/metrics").rc != 0, port
     addresses = {
         one["metadata"]["labels"]["app.kubernetes.io/name"]: one["status"]["podIP"]
-        for one in cluster.get("pods --namespace=monitoring")["items"]
+        for one in cluster.get("pods --namespace=monitoring --selector=app.kubernetes.io/name")["items"]
     }
-    cluster.apply(space, *(pod(name, IMAGE, "sleep", "3600") for name in ("client", "stranger")))
+    pause = {"args": ["pause"]}
+    names = ("client", "stranger")
+    cluster.apply(space, *(pod(name, variables["verify_image"], container=dict(pause)) for name in names))
     cluster.wait(f"--namespace={space} --for=condition=Ready pod/client pod/stranger")
-    fetch = "wget -q -T 3 -O - http://{}:{}/-/ready"
 
     def reached(name, part, port):
         return (
             host.run(
                 "kubectl --kubeconfig /etc/kubernetes/admin.conf exec "
-                f"--namespace={space} {name} -- {fetch.format(addresses[part], port)}"
+                f"--namespace={space} {name} -- /agnhost connect {addresses[part]}:{port} --timeout=3s"
             ).rc
             == 0
         )
 
-    assert reached("client", "prometheus", 9090)
-    assert reached("client", "alertmanager", 9093)
+    def client_is_let_in():
+        assert reached("client", "prometheus", 9090)
+        assert reached("client", "alertmanager", 9093)
+
+    eventually(client_is_let_in, 30)
     assert not reached("stranger", "prometheus", 9090)
     assert not reached("stranger", "alertmanager", 9093)
 
@@ -147,9 +151,13 @@ def test_a_flood_of_labels_stays_outside(cluster, ask, pod, space, eventually):
     cluster.wait(f"--namespace={space} --for=condition=Ready pod/calm pod/flood")
 
     def judged():
-        found = {one["metric"]["pod"]: one["value"][1] for one in ask('up{job="quote-app"}')}
+        found = {one["metric"]["pod"]: one["value"][1] for one in ask(f'up{{namespace="{space}"}}')}
         assert found == {"calm": "1", "flood": "0"}
 
     eventually(judged, 90)
     assert len(ask("flood")) == 50
-    assert ask("prometheus_target_scrapes_exceeded_sample_limit_total > 0")
+
+    def told():
+        assert ask("prometheus_target_scrapes_exceeded_sample_limit_total > 0")
+
+    eventually(told, 60)

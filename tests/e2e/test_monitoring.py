@@ -14,7 +14,7 @@ def test_measuring_takes_little(lab):
     used = ask(
         lab, f'sum by (pod) (container_memory_working_set_bytes{{namespace=~"{namespaces}",container!=""}})'
     )
-    assert len(used) > 10
+    assert len(used) >= 10
     total = sum(float(one["value"][1]) for one in used)
     print(f"\nmemory of the monitoring part: {total / 1024**2:.0f} MiB in {len(used)} pods", flush=True)
     assert total < MEMORY
@@ -28,7 +28,8 @@ def test_prometheus_is_killed(lab, eventually):
     lab.kubectl("delete pod -n monitoring prometheus-main-0 --grace-period=0 --force --wait=false")
 
     def again() -> bool:
-        found = ask(lab, "min(timestamp(up))")
+        # Of what has not gone meanwhile: nobody marks that as gone while Prometheus is away.
+        found = ask(lab, 'min(timestamp(up{job=~"apiserver|etcd|kubelet|node-exporter|kube-router"}))')
         return bool(found) and float(found[0]["value"][1]) > killed + 30
 
     eventually(again, 120, "no figures of every target")
