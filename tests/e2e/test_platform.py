@@ -92,6 +92,8 @@ def test_every_function_works_from_outside(lab):
         "base backup",
         "etcd snapshot",
         "rolling update",
+        "metrics",
+        "alerts",
     }
 
 

@@ -28,6 +28,10 @@ TEMPLATES = [
     "snapshots/templates/snapshots.yaml.j2",
     "velero/templates/velero.yaml.j2",
     "vault_server/templates/snapshots.yaml.j2",
+    "monitoring/templates/operator.yaml.j2",
+    "monitoring/templates/nodes.yaml.j2",
+    "monitoring/templates/monitoring.yaml.j2",
+    "monitoring/templates/scrape.yaml.j2",
 ]
 # Kinds that an operator brings; the live API server judges them.
 FOREIGN = {
@@ -37,6 +41,7 @@ FOREIGN = {
     "cert-manager.io",
     "velero.io",
     "snapshot.storage.k8s.io",
+    "monitoring.coreos.com",
 }
 
 

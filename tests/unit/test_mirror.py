@@ -79,8 +79,21 @@ def test_sources_are_of_the_pinned_version() -> None:
         "cert-manager": "cert_manager_controller_image",
         "velero": "velero_image",
         "pebble": "acme_image",
+        "monitoring": "monitoring_operator_image",
+        "alertmanager": "monitoring_alertmanager_image",
     }.items():
         assert versions[name].endswith(cat.module_version(recipe)), name
+    # What shares the recipe. Prometheus' module has its major version in the minor one.
+    shared = (cat.folder() / "recipes" / "monitoring" / "go.mod").read_text()
+    for module, name in {
+        "k8s.io/kube-state-metrics/v2": "monitoring_kube_state_metrics_image",
+        "github.com/prometheus/node_exporter": "monitoring_node_exporter_image",
+        "github.com/prometheus/blackbox_exporter": "monitoring_blackbox_image",
+        "github.com/brancz/kube-rbac-proxy": "monitoring_rbac_proxy_image",
+    }.items():
+        assert f"\t{module} {versions[name].split(':')[1]}\n" in shared, name
+    major, minor, patch = versions["monitoring_prometheus_image"].split(":v")[1].split(".")
+    assert f"\tgithub.com/prometheus/prometheus v0.{major}{minor}.{patch}\n" in shared
 
 
 def test_a_misspelt_key_is_refused(catalogue: cat.Catalogue) -> None:
@@ -112,6 +125,22 @@ def test_a_key_follows_what_the_recipe_says(catalogue: cat.Catalogue, tmp_path: 
     first = cat.digest(tmp_path)
     file.write_text("two")
     assert cat.digest(tmp_path) != first
+
+
+def test_a_binary_has_variables_of_its_own(
+    catalogue: cat.Catalogue, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(source, "run", lambda command, *_: called.append([str(word) for word in command]))
+    packages = {"one": "a/one", "two": "a/two", "three": "a/three"}
+    entry = cat.Binaries(packages=packages, variables={"v": "0", "two v": "2"})
+    only = catalogue.model_copy(update={"binaries": {"runc": entry}})
+    monkeypatch.setattr(source.Source, "go", lambda _: "go")
+    assert source.Source(only, silent).binaries("runc").is_relative_to(cache)
+    flags = {tuple(word for word in words if word in packages.values()): words for words in called}
+    assert "-s -w -X v=0" in flags["a/one", "a/three"]
+    assert "-s -w -X v=2" in flags["a/two",]
+    assert len(called) == 2
 
 
 def test_an_image_follows_the_folders_it_holds(

@@ -14,7 +14,7 @@ from kubernetes.client import ApiException
 from rich.console import Console
 from typer.testing import CliRunner
 
-from quote_platform.verify import backups, checks, cli
+from quote_platform.verify import backups, checks, cli, metrics
 from quote_platform.verify.report import Check, Report
 from quote_platform.verify.target import Failed, NotRun, Target, wait
 
@@ -411,3 +411,96 @@ def test_vault_is_judged(monkeypatch: pytest.MonkeyPatch, statuses: list[int], t
     else:
         with pytest.raises(Failed if statuses else NotRun, match=told):
             checks.vault(known)
+
+
+# --- metrics and alerts ---------------------------------------------------------------------------------
+
+
+def pod(name: str, ready: str = "True") -> Fake:
+    metadata = Fake(name=name, deletion_timestamp=None)
+    return Fake(metadata=metadata, status=Fake(conditions=[Fake(type="Ready", status=ready)]))
+
+
+@pytest.fixture
+def prometheus(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, str]]]:
+    """Return what Prometheus answers to each query, all of a platform of two nodes that is well."""
+    answers: dict[str, list[dict[str, str]]] = {
+        "up": [
+            *({"job": job, "node": name} for job in metrics.NODES for name in ("master", "worker")),
+            *({"job": job, "node": "master"} for job in metrics.CONTROL_PLANES),
+            {"job": "postgres", "pod": "postgres-1"},
+        ],
+        "probe_success == 0": [],
+        'ALERTS{alertstate="firing"}': [{"alertname": "Watchdog"}],
+    }
+
+    def execute(name: str, *command: str, **_: str) -> str:
+        assert name == "prometheus-main-0"
+        found = [{"metric": one, "value": [0, one.get("value", "1")]} for one in answers[command[-1]]]
+        return json.dumps(found)
+
+    labels = {"master": {"node-role.kubernetes.io/control-plane": ""}, "worker": {}}
+    nodes = [Fake(metadata=Fake(name=name, labels=of)) for name, of in labels.items()]
+    # One that is ready, one that has not come up yet.
+    pods = {"cnpg.io/podRole=instance": [pod("postgres-1"), pod("postgres-2", ready="False")]}
+    target.core.list_node = lambda: Fake(items=nodes)
+    target.core.list_namespaced_pod = lambda *_, **__: Fake(items=[pod("prometheus-main-0")])
+    target.core.list_pod_for_all_namespaces = lambda label_selector: Fake(items=pods.get(label_selector, []))
+    monkeypatch.setattr(target, "execute", execute)
+    monkeypatch.setattr(metrics, "SECONDS", 0)
+    return answers
+
+
+def test_every_part_is_asked_for_its_figures(
+    target: FakeTarget, prometheus: dict[str, list[dict[str, str]]]
+) -> None:
+    assert metrics.metrics(target) == "8 targets of 6 jobs, all up"
+    prometheus["up"][-1]["value"] = "0"
+    with pytest.raises(Failed, match=r"^postgres of postgres-1 is down after"):
+        metrics.metrics(target)
+    del prometheus["up"][-1]
+    with pytest.raises(Failed, match=r"^postgres of postgres-1 is not asked after"):
+        metrics.metrics(target)
+    prometheus["up"] = [one for one in prometheus["up"] if one != {"job": "kubelet", "node": "worker"}]
+    with pytest.raises(Failed, match="kubelet of worker is not asked; postgres"):
+        metrics.metrics(target)
+    prometheus["up"] = []
+    with pytest.raises(Failed, match="etcd of master is not asked"):
+        metrics.metrics(target)
+
+
+def test_a_user_who_is_not_served_is_told(
+    target: FakeTarget, prometheus: dict[str, list[dict[str, str]]]
+) -> None:
+    prometheus["probe_success == 0"] = [{"instance": "https://10.0.0.1/"}]
+    with pytest.raises(Failed, match=r"^https://10.0.0.1/ does not answer as users ask"):
+        metrics.metrics(target)
+
+
+@pytest.mark.parametrize(
+    ("firing", "told"),
+    [
+        (["Watchdog", "NodeDown"], "^NodeDown fires after"),
+        ([], "^Watchdog does not fire after"),
+    ],
+)
+def test_an_alert_that_fires_is_told(
+    target: FakeTarget, prometheus: dict[str, list[dict[str, str]]], firing: list[str], told: str
+) -> None:
+    assert metrics.alerts(target) == "only Watchdog fires"
+    prometheus['ALERTS{alertstate="firing"}'] = [{"alertname": name} for name in firing]
+    with pytest.raises(Failed, match=told):
+        metrics.alerts(target)
+
+
+def test_without_a_prometheus_nothing_is_asked(
+    target: FakeTarget, monkeypatch: pytest.MonkeyPatch, prometheus: dict[str, list[dict[str, str]]]
+) -> None:
+    assert prometheus
+    monkeypatch.setattr(target, "execute", lambda *_, **__: "error: server returned 503")
+    with pytest.raises(Failed, match="Prometheus does not answer: error: server returned 503"):
+        metrics.metrics(target)
+    target.core.list_namespaced_pod = lambda *_, **__: Fake(items=[])
+    for check in (metrics.metrics, metrics.alerts):
+        with pytest.raises(NotRun, match="monitoring_enabled"):
+            check(target)

@@ -66,6 +66,7 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         "kubernetes_packages_repository": f"{base}/apt/kubernetes/",
         "container_runtime_repository": f"{base}/apt/docker/linux/debian",
         "versitygw_repository": f"{base}/apt/versitygw/",
+        "node_exporter_repository": f"{base}/apt/node-exporter/",
         "vault_server_repository": f"{base}/apt/hashicorp",
         "image_registry_base_url": f"{base}:5000",
         "manifest_base_url": f"{base}/manifests",

@@ -32,6 +32,7 @@ class Binaries(Entry):
     """Binaries compiled from one Go module."""
 
     packages: dict[str, str]
+    # `BINARY NAME` counts for that binary only, such as a version of its own.
     variables: dict[str, str] = {}
     tags: list[str] = []
     cgo: bool = False

@@ -140,28 +140,29 @@ class Source:
 
         def build(part: Path) -> None:
             go, log = self.go(), self.logs / f"{recipe}.log"
-            flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in entry.variables.items())])
             environment = self.go_environment() | {"CGO_ENABLED": str(int(entry.cgo))}
             # The build leaves the recipe's folder as it is: what it needs and lacks is an error, not an edit.
-            command = [
-                go,
-                "build",
-                "-mod=readonly",
-                "-trimpath",
-                "-tags",
-                ",".join(entry.tags),
-                "-ldflags",
-                flags,
-            ]
+            command = [go, "build", "-mod=readonly", "-trimpath", "-tags", ",".join(entry.tags), "-ldflags"]
             folder = cat.folder() / "recipes" / recipe
+            linked: dict[str, dict[str, str]] = {}
+            for name, path in entry.packages.items():
+                shared = {key: value for key, value in entry.variables.items() if " " not in key}
+                own = {
+                    key.split()[1]: value
+                    for key, value in entry.variables.items()
+                    if key.startswith(f"{name} ")
+                }
+                flags = " ".join(["-s -w", *(f"-X {key}={value}" for key, value in (shared | own).items())])
+                linked.setdefault(flags, {})[name] = path
             # One call compiles what the packages share once and links them side by side; its names are Go's
             # own, so a binary that is called otherwise is built by itself.
-            plain = [path for name, path in entry.packages.items() if path.rsplit("/", 1)[-1] == name]
-            if len(plain) > 1:
-                run([*command, "-o", f"{part}/", *plain], log, folder, environment)
-            for name, path in entry.packages.items():
-                if len(plain) <= 1 or path not in plain:
-                    run([*command, "-o", part / name, path], log, folder, environment)
+            for flags, packages in linked.items():
+                plain = [path for name, path in packages.items() if path.rsplit("/", 1)[-1] == name]
+                if len(plain) > 1:
+                    run([*command, flags, "-o", f"{part}/", *plain], log, folder, environment)
+                for name, path in packages.items():
+                    if len(plain) <= 1 or path not in plain:
+                        run([*command, flags, "-o", part / name, path], log, folder, environment)
 
         return self._once(
             self.artifacts / "binaries" / f"{recipe}-{self.binaries_key(recipe)}",

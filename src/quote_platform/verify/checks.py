@@ -14,7 +14,7 @@ from cryptography import x509
 from kubernetes import client
 from kubernetes.client import ApiException
 
-from quote_platform.verify import backups
+from quote_platform.verify import backups, metrics
 from quote_platform.verify.certificates import certificates, shown
 from quote_platform.verify.target import PROBE_PORT, Failed, NotRun, Target, wait
 
@@ -397,6 +397,8 @@ LANES: list[list[tuple[str, CheckFunction]]] = [
         ("dump", backups.dump),
         ("etcd snapshot", backups.snapshot),
         ("namespace backup", backups.namespaces),
+        ("metrics", metrics.metrics),
+        ("alerts", metrics.alerts),
     ],
     [
         ("TLS", tls),

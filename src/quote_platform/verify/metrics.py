@@ -1,0 +1,113 @@
+"""What Prometheus knows: that every part answers it, and that no alert fires."""
+
+import json
+from typing import Any
+
+from kubernetes.client import ApiException
+
+from quote_platform.verify.target import Failed, NotRun, Target, wait
+
+NAMESPACE = "monitoring"
+HINT = f"kubectl --namespace {NAMESPACE} port-forward prometheus-main-0 9090 (docs/monitoring.md)"
+SECONDS = 90  # in which a pod that has just started is found, and one that has gone is forgotten
+# Asked of every node, and of every control plane.
+NODES = ("kubelet", "node-exporter")
+CONTROL_PLANES = ("etcd", "kube-scheduler", "kube-controller-manager")
+# By label: every ready pod with it is asked.
+PODS = {
+    "alertmanager": "app.kubernetes.io/name=alertmanager",
+    "cert-manager": "app.kubernetes.io/name=cert-manager",
+    "coredns": "k8s-app=kube-dns",
+    "ingress-nginx": "app.kubernetes.io/name=ingress-nginx",
+    "kube-router": "app.kubernetes.io/name=kube-router",
+    "kube-state-metrics": "app.kubernetes.io/name=kube-state-metrics",
+    "postgres": "cnpg.io/podRole=instance",
+    "quote-app": "app.kubernetes.io/name=quote-app",
+    "traefik": "app.kubernetes.io/name=traefik",
+    "velero": "app.kubernetes.io/name=velero",
+}
+EXPECTED_ALERTS = {"Watchdog"}  # it says that alerts are evaluated at all
+
+Sample = dict[str, Any]
+
+
+def ask(target: Target, query: str) -> list[Sample]:
+    """Ask Prometheus, in its own pod, where nobody but an administrator gets in."""
+    try:
+        pods = target.core.list_namespaced_pod(
+            NAMESPACE, label_selector="app.kubernetes.io/name=prometheus"
+        ).items
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        pods = []
+    if not pods:
+        raise NotRun("there is no Prometheus (monitoring_enabled)")
+    command = ["/bin/promtool", "query", "instant", "--format=json", "http://localhost:9090", query]
+    output = target.execute(pods[0].metadata.name, *command, namespace=NAMESPACE, container="prometheus")
+    try:
+        return list(json.loads(output) or [])
+    except ValueError as error:
+        raise Failed(f"Prometheus does not answer: {output.strip()[-200:]}", HINT) from error
+
+
+def labels(samples: list[Sample], name: str) -> set[str]:
+    """Return the values of a label."""
+    return {sample["metric"].get(name, "") for sample in samples}
+
+
+def _ready(pod: Any) -> bool:
+    conditions = pod.status.conditions or []
+    return not pod.metadata.deletion_timestamp and any(
+        one.type == "Ready" and one.status == "True" for one in conditions
+    )
+
+
+def _missing(target: Target, up: list[Sample]) -> list[str]:
+    """Return what should be asked and is not."""
+    asked = {job: [one for one in up if one["metric"].get("job") == job] for job in labels(up, "job")}
+    wanted = []
+    for node in target.core.list_node().items:
+        name, control_plane = node.metadata.name, "node-role.kubernetes.io/control-plane"
+        jobs = NODES + (CONTROL_PLANES if control_plane in node.metadata.labels else ())
+        wanted += [(job, "node", name) for job in jobs]
+    for job, selector in PODS.items():
+        pods = target.core.list_pod_for_all_namespaces(label_selector=selector).items
+        wanted += [(job, "pod", pod.metadata.name) for pod in pods if _ready(pod)]
+    return [
+        f"{job} of {name}" for job, label, name in wanted if name not in labels(asked.get(job, []), label)
+    ]
+
+
+def metrics(target: Target) -> str:
+    """Prometheus has found every part of the platform, and gets its figures; users are served."""
+    found: dict[str, Any] = {}
+
+    def look() -> bool:
+        up = ask(target, "up")
+        down = [one["metric"] for one in up if one["value"][1] != "1"]
+        probes = ask(target, "probe_success == 0")
+        found["up"] = up
+        found["wrong"] = (
+            [f"{one.get('job')} of {one.get('pod') or one.get('instance')} is down" for one in down]
+            + [f"{one} is not asked" for one in _missing(target, up)]
+            + [f"{name} does not answer as users ask" for name in sorted(labels(probes, "instance"))]
+        )
+        return not found["wrong"]
+
+    wait(look, SECONDS, lambda: "; ".join(found["wrong"]), HINT)
+    return f"{len(found['up'])} targets of {len(labels(found['up'], 'job'))} jobs, all up"
+
+
+def alerts(target: Target) -> str:
+    """No alert fires but the one that always does."""
+
+    def firing() -> set[str]:
+        return labels(ask(target, 'ALERTS{alertstate="firing"}'), "alertname")
+
+    def text() -> str:
+        wrong = [f"{name} fires" for name in sorted(firing() - EXPECTED_ALERTS)]
+        return "; ".join(wrong + [f"{name} does not fire" for name in sorted(EXPECTED_ALERTS - firing())])
+
+    wait(lambda: firing() == EXPECTED_ALERTS, SECONDS, text, HINT)
+    return "only Watchdog fires"
