@@ -1,5 +1,6 @@
 """Every alert fires when it should, stays silent when it should, and says what to do."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def test_a_changed_alert_fails_its_test(tmp_path: Path) -> None:
     ):
         assert before in rules
         (tmp_path / "nodes.yml").write_text(rules.replace(before, after))
-        done = subprocess.run(["promtool", "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, check=False)
+        done = subprocess.run(
+            ["promtool", "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, check=False
+        )
         assert done.returncode != 0, f"{before} became {after}, and no test saw it"
 
 
@@ -78,3 +81,5 @@ def test_every_alert_has_a_runbook() -> None:
         assert text.startswith(f"# {name}\n")
         for part in ("**Meaning.**", "**First look.**", "**Repair.**", "**Escalate.**"):
             assert text.count(part) == 1, f"{name}: {part}"
+        for link in re.findall(r"\]\(([^)#]+)", text):
+            assert (RUNBOOKS / link).is_file(), f"{name}: {link}"
