@@ -120,6 +120,12 @@ def test_assemble_opens_lists_skips_empty_documents_and_patches_by_kind_and_name
     assert documents == [thing("Service", "a"), thing("ConfigMap", "a", data={"x": "1"}), thing("Pod", "own")]
 
 
+def test_a_lone_equals_sign_is_a_word() -> None:
+    assert component.assemble(["kind: A\nenum: ['!=', =, =~]\n"], [], []) == [
+        {"kind": "A", "enum": ["!=", "=", "=~"]}
+    ]
+
+
 def test_a_patch_that_matches_nothing_is_refused() -> None:
     patch = {"kind": "Deployment", "metadata": {"name": "renamed"}}
     with pytest.raises(component.Refused, match="matches nothing: Deployment/renamed"):

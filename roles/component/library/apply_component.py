@@ -56,7 +56,12 @@ class Refused(Exception):
 
 def loader() -> Any:
     """Return the fast YAML loader where libyaml is there."""
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        """A lone `=` is a word to it, as it is to Kubernetes."""
+
+    Loader.add_constructor("tag:yaml.org,2002:value", Loader.construct_yaml_str)
+    return Loader
 
 
 def fetch(manifest: Document, base_url: str, cache: Path) -> str:
