@@ -25,7 +25,7 @@ JOBS = {
     "node-exporter",
     "prometheus",
     "prometheus-operator",
-    "public",
+    "public-url",
     "traefik",
 }
 
@@ -76,7 +76,7 @@ def test_every_part_is_measured(cluster, ask):
         'container_memory_working_set_bytes{namespace="kube-system",container="coredns"}',
         'prober_probe_total{container="coredns"}',
         "coredns_dns_requests_total",
-        'probe_ssl_earliest_cert_expiry{job="public"}',
+        'probe_ssl_earliest_cert_expiry{job="public-url"}',
     ):
         assert ask(query), query
     assert {one["metric"]["alertname"] for one in ask("ALERTS")} >= {"Watchdog"}

@@ -32,6 +32,8 @@ TEMPLATES = [
     "monitoring/templates/nodes.yaml.j2",
     "monitoring/templates/monitoring.yaml.j2",
     "monitoring/templates/scrape.yaml.j2",
+    "monitoring/templates/alertmanager-secrets.yaml.j2",
+    "monitoring/templates/rules.yaml.j2",
 ]
 # Kinds that an operator brings; the live API server judges them.
 FOREIGN = {

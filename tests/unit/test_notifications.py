@@ -21,7 +21,7 @@ from receiver import PAGERDUTY_KEY, SLACK_PATH, Receiver, free_port, receiving  
 
 ROLE = ROOT / "roles/monitoring"
 # In Alertmanager's pod; here they lie elsewhere.
-KEYS = "/etc/alertmanager/config/"
+CONFIG, KEYS = "/etc/alertmanager/config/", "/etc/alertmanager/secrets/alertmanager-credentials/"
 RECEIVERS = ("slack", "pagerduty", "email")
 
 
@@ -45,7 +45,7 @@ def at_home(folder: Path, text: str, variables: dict[str, Any]) -> Path:
     (folder / "slack-url").write_text(variables["monitoring_slack_url"])
     (folder / "pagerduty-key").write_text(variables["monitoring_pagerduty_key"])
     file = folder / "alertmanager.yml"
-    file.write_text(text.replace(KEYS, f"{folder}/"))
+    file.write_text(text.replace(KEYS, f"{folder}/").replace(CONFIG, f"{folder}/"))
     return file
 
 

@@ -349,6 +349,27 @@ def receivers(given: Variables) -> list[str]:
     return wrong
 
 
+def metrics(given: Variables) -> list[str]:
+    """Return what is wrong with how figures are asked for and kept."""
+    wrong = []
+    for name in (
+        "monitoring_scrape_interval",
+        "monitoring_prometheus_retention",
+        "monitoring_group_wait",
+        "monitoring_group_interval",
+    ):
+        if not re.fullmatch(r"(\d+(y|w|d|h|m|s))+", str(given.get(name))):
+            wrong.append(
+                f"{name}: {given.get(name)!r} is not a duration; allowed is a number with s, m, h, d, w or y"
+            )
+    for name in ("monitoring_prometheus_volume_size", "monitoring_alertmanager_volume_size"):
+        if not re.fullmatch(r"[1-9]\d*Gi", str(given.get(name))):
+            wrong.append(
+                f"{name}: {given.get(name)!r} is not a size; allowed is a number of gibibytes, such as 20Gi"
+            )
+    return wrong
+
+
 def accounts(given: Variables) -> list[str]:
     """Return which accounts of the object store lack something."""
     known_accounts = given.get("object_store_accounts") or {}
@@ -431,6 +452,7 @@ class ActionModule(ActionBase):
             wrong += issuers(defaults | given)
             wrong += receivers(defaults | given)
             wrong += vault(defaults | given, groups.get("vault", []))
+            wrong += metrics(defaults | given)
             wrong += networks(given, addresses)
         wrong = list(dict.fromkeys(wrong))
         if wrong:
