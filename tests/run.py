@@ -58,6 +58,7 @@ MOLECULE_LANES = {
         "traefik",
         "cert_manager",
         "monitoring",
+        "grafana",
         "postgres",
         "quote_app",
     ),

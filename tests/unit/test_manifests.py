@@ -27,6 +27,7 @@ TEMPLATES = [
     "quote_app/templates/quote-app.yaml.j2",
     "snapshots/templates/snapshots.yaml.j2",
     "velero/templates/velero.yaml.j2",
+    "grafana/templates/grafana.yaml.j2",
     "vault_server/templates/snapshots.yaml.j2",
     "monitoring/templates/operator.yaml.j2",
     "monitoring/templates/nodes.yaml.j2",
