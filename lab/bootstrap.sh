@@ -73,7 +73,7 @@ if ((${#missing[@]} > 0)); then
   ((${#wanted[@]} == 0)) || run "installing ${wanted[*]}" apt-get install --yes --no-install-recommends "${wanted[@]}"
   # Their programs are wanted, not the services that the packages start on this machine.
   for package in "${wanted[@]}"; do
-    case $package in docker-registry | postgresql)
+    case $package in docker-registry | postgresql | prometheus | prometheus-alertmanager)
       [[ ! -d /run/systemd/system ]] || run "switching off the service $package" systemctl disable --now "$package" ;;
     esac
   done

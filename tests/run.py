@@ -60,6 +60,7 @@ MOLECULE_LANES = {
         "cert_manager",
         "secrets_delivery",
         "monitoring",
+        "grafana",
         "postgres",
         "quote_app",
     ),

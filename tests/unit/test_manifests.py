@@ -27,6 +27,7 @@ TEMPLATES = [
     "quote_app/templates/quote-app.yaml.j2",
     "snapshots/templates/snapshots.yaml.j2",
     "velero/templates/velero.yaml.j2",
+    "grafana/templates/grafana.yaml.j2",
     "vault_server/templates/snapshots.yaml.j2",
     "secrets_delivery/templates/operator.yaml.j2",
     "secrets_delivery/templates/application.yaml.j2",
@@ -136,3 +137,19 @@ def test_a_wrong_object_does_not_fit(rendered: dict[str, list[dict[str, Any]]]) 
     wrong = copy.deepcopy(deployment)
     wrong["spec"]["replicas"] = "three"
     assert mistakes(wrong) == ["spec.replicas: 'three' is not of type 'integer'"]
+
+
+def test_alerts_arrive_unchanged_with_their_runbook(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    kept = {}
+    for file in (ROOT / "roles/monitoring/files/alerts").glob("*.yml"):
+        for group in yaml.safe_load(file.read_text())["groups"]:
+            kept |= {rule["alert"]: rule for rule in group["rules"]}
+    sent = {
+        rule["alert"]: rule
+        for document in rendered["monitoring-rules.yaml"]
+        for group in document["spec"]["groups"]
+        for rule in group["rules"]
+    }
+    urls = {name: rule["annotations"].pop("runbook_url") for name, rule in sent.items()}
+    assert sent == kept
+    assert all(url.endswith(f"/docs/runbooks/{name}.md") for name, url in urls.items())

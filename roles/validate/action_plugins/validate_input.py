@@ -204,6 +204,8 @@ def choices(given: Variables, masters: list[str], addresses: dict[str, Any], wor
         "vault_address",
         "object_store_endpoint",
         "logging_url",
+        "monitoring_pagerduty_url",
+        "monitoring_runbook_base_url",
     ):
         value = given.get(name)
         if value and not re.match(r"^https?://[^/\s]+", str(value)):
@@ -359,10 +361,59 @@ def logs(given: Variables) -> list[str]:
     return wrong
 
 
+def receivers(given: Variables) -> list[str]:
+    """Return what is wrong with who is told of alerts; secrets are not repeated."""
+    wrong, ports = [], {}
+    chosen = given.get("monitoring_receivers")
+    chosen = chosen if isinstance(chosen, list) else []
+    needed = {
+        "slack": ["monitoring_slack_url"],
+        "pagerduty": ["monitoring_pagerduty_key", "monitoring_pagerduty_url"],
+        "email": ["monitoring_email_to", "monitoring_email_from", "monitoring_email_server"],
+    }
+    for receiver in chosen:
+        wrong += [
+            f"{name}: empty; monitoring_receivers has {receiver}, which needs it"
+            for name in needed.get(str(receiver), [])
+            if not given.get(name)
+        ]
+    slack = str(given.get("monitoring_slack_url") or "")
+    if slack and not re.match(r"^https?://[^/\s]+/\S", slack):
+        wrong.append("monitoring_slack_url: not the URL of a webhook; allowed is https://HOST/PATH")
+    for name in ("monitoring_email_to", "monitoring_email_from"):
+        value = str(given.get(name) or "")
+        if value and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", value):
+            wrong.append(f"{name}: {value!r} is not an address; allowed is NAME@DOMAIN")
+    server = str(given.get("monitoring_email_server") or "")
+    if server and not re.fullmatch(r"\S+:\d+", server):
+        wrong.append(f"monitoring_email_server: {server!r} is not HOST:PORT, such as smtp.example.com:587")
+    if given.get("monitoring_email_username") and not given.get("monitoring_email_password"):
+        wrong.append("monitoring_email_password: empty; monitoring_email_username needs it")
+    time = str(given.get("monitoring_email_time"))
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", time):
+        wrong.append(f"monitoring_email_time: {time!r}; allowed are '00:00' to '23:59'")
+    for receiver, name in (("slack", "monitoring_slack_url"), ("pagerduty", "monitoring_pagerduty_url")):
+        match = re.match(r"^(https?)://[^/:\s]+(?::(\d+))?", str(given.get(name) or ""))
+        if receiver in chosen and match:
+            ports[name] = int(match[2] or {"http": 80, "https": 443}[match[1]])
+    if "email" in chosen and re.fullmatch(r"\S+:\d+", server):
+        ports["monitoring_email_server"] = int(server.rpartition(":")[2])
+    allowed = given.get("monitoring_alertmanager_egress_ports")
+    for name, port in ports.items():
+        if isinstance(allowed, list) and port not in allowed:
+            wrong.append(f"monitoring_alertmanager_egress_ports: lacks {port}, which {name} needs")
+    return wrong
+
+
 def metrics(given: Variables) -> list[str]:
     """Return what is wrong with how figures are asked for and kept."""
     wrong = []
-    for name in ("monitoring_scrape_interval", "monitoring_prometheus_retention"):
+    for name in (
+        "monitoring_scrape_interval",
+        "monitoring_prometheus_retention",
+        "monitoring_group_wait",
+        "monitoring_group_interval",
+    ):
         if not re.fullmatch(r"(\d+(y|w|d|h|m|s))+", str(given.get(name))):
             wrong.append(
                 f"{name}: {given.get(name)!r} is not a duration; allowed is a number with s, m, h, d, w or y"
@@ -524,6 +575,7 @@ class ActionModule(ActionBase):
                 defaults | given, groups.get("control_plane", []), addresses, workers + (schedulable and 1)
             )
             wrong += issuers(defaults | given)
+            wrong += receivers(defaults | given)
             wrong += vault(defaults | given, groups.get("vault", []))
             wrong += delivery(defaults | given)
             wrong += logs(defaults | given)

@@ -1,0 +1,85 @@
+"""Every alert fires when it should, stays silent when it should, and says what to do."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "roles/monitoring/files/alerts"
+TESTS = ROOT / "tests/alerts"
+RUNBOOKS = ROOT / "docs/runbooks"
+SUBJECTS = sorted(path.stem for path in RULES.glob("*.yml"))
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    """Return every alert by its name."""
+    found: dict[str, dict[str, Any]] = {}
+    for subject in SUBJECTS:
+        for group in yaml.safe_load((RULES / f"{subject}.yml").read_text())["groups"]:
+            assert group["name"] == subject
+            for rule in group["rules"]:
+                assert rule["alert"] not in found, f"{rule['alert']} is there twice"
+                found[rule["alert"]] = rule
+    return found
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_alerts_fire_and_stay_silent(subject: str) -> None:
+    done = subprocess.run(
+        ["promtool", "test", "rules", TESTS / f"{subject}.yml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tested_both_ways() -> None:
+    fires, silent = set(), set()
+    for subject in SUBJECTS:
+        for one in yaml.safe_load((TESTS / f"{subject}.yml").read_text())["tests"]:
+            for check in one["alert_rule_test"]:
+                (fires if check["exp_alerts"] else silent).add(check["alertname"])
+    assert fires == set(alerts())
+    assert silent == set(alerts()) - {"Watchdog"}  # that one is never silent
+
+
+def test_a_changed_alert_fails_its_test(tmp_path: Path) -> None:
+    """Hold the tests to their purpose: each threshold and each time matters to one of them."""
+    rules = (RULES / "nodes.yml").read_text()
+    tests = (TESTS / "nodes.yml").read_text().replace("../../roles/monitoring/files/alerts/", "")
+    (tmp_path / "test.yml").write_text(tests)
+    for before, after in (
+        ("> 0.8", "> 0.9"),
+        ("> 0.8", "> 0.4"),
+        ("idle|iowait", "idle"),
+        ("for: 10m", "for: 1s"),
+        ("4 * 3600", "1 * 600"),
+    ):
+        assert before in rules
+        (tmp_path / "nodes.yml").write_text(rules.replace(before, after))
+        done = subprocess.run(
+            ["promtool", "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, check=False
+        )
+        assert done.returncode != 0, f"{before} became {after}, and no test saw it"
+
+
+def test_an_alert_says_what_a_person_needs() -> None:
+    for name, rule in alerts().items():
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert set(rule["annotations"]) == {"summary", "description"}, name
+        assert set(rule["labels"]) == {"severity"}, name
+        severity = rule["labels"]["severity"]
+        assert severity in {"critical", "warning"} or name in {"Watchdog", "NotificationsFailing"}, name
+
+
+def test_every_alert_has_a_runbook() -> None:
+    assert {path.stem for path in RUNBOOKS.glob("*.md")} == set(alerts())
+    for name in alerts():
+        text = (RUNBOOKS / f"{name}.md").read_text()
+        assert text.startswith(f"# {name}\n")
+        for part in ("**Meaning.**", "**First look.**", "**Repair.**", "**Escalate.**"):
+            assert text.count(part) == 1, f"{name}: {part}"
+        for link in re.findall(r"\]\(([^)#]+)", text):
+            assert (RUNBOOKS / link).is_file(), f"{name}: {link}"

@@ -1,0 +1,212 @@
+"""Who is told what: the real Alertmanager with our configuration, and receivers over the real protocols."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+
+from receiver import PAGERDUTY_KEY, SLACK_PATH, Receiver, free_port, receiving  # noqa: E402
+
+ROLE = ROOT / "roles/monitoring"
+# In Alertmanager's pod; here they lie elsewhere.
+CONFIG, KEYS = "/etc/alertmanager/config/", "/etc/alertmanager/secrets/alertmanager-credentials/"
+RECEIVERS = ("slack", "pagerduty", "email")
+
+
+def render(folder: Path, variables: dict[str, Any]) -> str:
+    """Return the configuration, as the role makes it."""
+    given = {
+        "render_folder": str(folder),
+        "render_templates": [f"{ROLE}/templates/alertmanager.yml.j2"],
+    } | variables
+    command = ["ansible-playbook", "-i", "inventories/production", "tests/unit/render.yml", "-e"]
+    done = subprocess.run(
+        [*command, json.dumps(given)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return (folder / "monitoring-alertmanager.yml").read_text()
+
+
+def at_home(folder: Path, text: str, variables: dict[str, Any]) -> Path:
+    """Put a configuration and what it names into a folder."""
+    (folder / "notifications.tmpl").write_text((ROLE / "files/notifications.tmpl").read_text())
+    (folder / "slack-url").write_text(variables["monitoring_slack_url"])
+    (folder / "pagerduty-key").write_text(variables["monitoring_pagerduty_key"])
+    file = folder / "alertmanager.yml"
+    file.write_text(text.replace(KEYS, f"{folder}/").replace(CONFIG, f"{folder}/"))
+    return file
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def configuration(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Path:
+    folder = tmp_path_factory.mktemp("alertmanager")
+    variables = receiver.variables()
+    return at_home(folder, render(folder, variables), variables)
+
+
+def amtool(*arguments: str | Path) -> str:
+    done = subprocess.run(["amtool", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ("alertname=Watchdog severity=none", "email,nobody"),
+        ("alertname=NodeDown severity=critical node=worker-1", "email,pagerduty"),
+        ("alertname=TargetDown severity=warning job=etcd", "email,slack"),
+        ("alertname=SomebodyElses", "email,slack"),
+    ],
+)
+def test_routes(configuration: Path, labels: str, told: str) -> None:
+    arguments = [f"--config.file={configuration}", f"--verify.receivers={told}", *labels.split()]
+    amtool("config", "routes", "test", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("receivers", "critical", "warning"),
+    [
+        ([], "nobody", "nobody"),
+        (["slack"], "slack", "slack"),
+        (["pagerduty"], "pagerduty", "nobody"),
+        (["email"], "email,nobody", "email,nobody"),
+    ],
+)
+def test_fewer_receivers(
+    tmp_path: Path, receiver: Receiver, receivers: list[str], critical: str, warning: str
+) -> None:
+    variables = receiver.variables() | {"monitoring_receivers": receivers, "monitoring_email_time": "23:45"}
+    file = at_home(tmp_path, render(tmp_path, variables), variables)
+    assert "SUCCESS" in amtool("check-config", file)
+    for severity, told in (("critical", critical), ("warning", warning)):
+        amtool(
+            "config", "routes", "test", f"--config.file={file}", f"--verify.receivers={told}",
+            f"severity={severity}",
+        )  # fmt: skip
+
+
+def test_secrets_stay_out_of_the_configuration(configuration: Path) -> None:
+    text = configuration.read_text()
+    assert PAGERDUTY_KEY not in text
+    assert SLACK_PATH not in text
+    assert "templates: [" in text
+
+
+def test_inhibition_names_alerts_that_exist() -> None:
+    text = (ROLE / "templates/alertmanager.yml.j2").read_text()
+    named = set(re.findall(r"[A-Z]\w+", " ".join(re.findall(r'alertname!?=~?"([^"]+)"', text))))
+    files = (ROLE / "files/alerts").glob("*.yml")
+    rules = [
+        rule
+        for file in files
+        for group in yaml.safe_load(file.read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    assert len(named) > 10
+    assert named <= {rule["alert"] for rule in rules}
+
+
+@pytest.fixture(scope="module")
+def alertmanager(configuration: Path) -> Iterator[str]:
+    """Run Debian's, which is older than ours and reads the same."""
+    url = f"http://127.0.0.1:{free_port('127.0.0.1')}"
+    log = configuration.with_suffix(".log")
+    command = [
+        "prometheus-alertmanager",
+        f"--config.file={configuration}",
+        f"--storage.path={configuration.parent}/data",
+        f"--web.listen-address={url.removeprefix('http://')}",
+        "--cluster.listen-address=",
+    ]
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+        for _ in range(150):
+            try:
+                httpx.get(f"{url}/-/ready").raise_for_status()
+                break
+            except httpx.HTTPError:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.2)
+        yield url
+        process.terminate()
+
+
+def send(url: str, name: str, severity: str, over: bool = False, **labels: str) -> None:
+    now = datetime.now(UTC)
+    alert = {
+        "labels": {"alertname": name, "severity": severity} | labels,
+        "annotations": {
+            "summary": f"{name} in a sentence.",
+            "description": "What it means.",
+            "runbook_url": f"https://example.com/runbooks/{name}.md",
+        },
+        "startsAt": (now - timedelta(minutes=1)).isoformat(),
+        "endsAt": (now if over else now + timedelta(hours=1)).isoformat(),
+    }
+    httpx.post(f"{url}/api/v2/alerts", json=[alert]).raise_for_status()
+
+
+def test_messages_arrive_and_children_are_silent(alertmanager: str, receiver: Receiver) -> None:
+    wait = receiver.wait
+    send(alertmanager, "Watchdog", "none")
+    send(alertmanager, "NodeDown", "critical", node="worker-1")
+    wait(lambda: receiver.find("NodeDown", "pagerduty"), 20, "no event")
+    # Explained by the node: its own, and what ran on it. Another node's is not.
+    send(alertmanager, "TargetDown", "warning", job="kubelet", node="worker-1")
+    send(
+        alertmanager,
+        "WorkloadNotAvailable",
+        "warning",
+        namespace="quote-lab",
+        workload="deployment/quote-app",
+    )
+    send(alertmanager, "TargetDown", "warning", job="kubelet", node="worker-2")
+
+    slack = wait(lambda: receiver.find("TargetDown", "slack"), 20, "no message")
+    assert slack.text.splitlines()[0] == "TargetDown: TargetDown in a sentence."
+    assert "What it means." in slack.text
+    assert "<https://example.com/runbooks/TargetDown.md|what to do>" in slack.text
+    assert slack.content["title_link"] == "https://example.com/runbooks/TargetDown.md"
+    page = receiver.find("NodeDown", "pagerduty")
+    assert page
+    assert page.content["payload"]["summary"] == "NodeDown: NodeDown in a sentence."
+    assert page.content["payload"]["severity"] == "critical"
+    assert page.content["payload"]["component"] == "worker-1"
+    assert page.content["links"][0]["href"] == "https://example.com/runbooks/NodeDown.md"
+    assert "What it means." in page.text
+
+    # The node is back: that is told, and what has lasted until now is told as well.
+    send(alertmanager, "NodeDown", "critical", over=True, node="worker-1")
+    over = wait(lambda: receiver.find("NodeDown", "pagerduty", resolved=True), 20, "it is not over")
+    assert over.content["dedup_key"] == page.content["dedup_key"]
+    silent = [
+        one for one in receiver.messages if "WorkloadNotAvailable" in one.text and one.moment < over.moment
+    ]
+    assert not silent
+    assert not receiver.find("Watchdog", "slack")
+    wait(lambda: receiver.find("WorkloadNotAvailable", "slack"), 30, "what remains is not told")
+
+    # One mail: all that fires, in half a minute of a group's first alert.
+    mail = wait(lambda: receiver.find("fire", "email"), 40, "no mail")
+    assert "* Watchdog (none), since " in mail.text
+    assert "Without Watchdog" in mail.text
+    assert mail.content["To"] == "ops@example.com"
+    assert [one.channel for one in receiver.messages].count("email") == 1
