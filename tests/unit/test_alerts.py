@@ -36,7 +36,7 @@ def test_alerts_fire_and_stay_silent(subject: str) -> None:
 
 
 def test_every_alert_is_tested_both_ways() -> None:
-    fires, silent = set(), set()
+    fires, silent = set[str](), set[str]()
     for subject in SUBJECTS:
         for one in yaml.safe_load((TESTS / f"{subject}.yml").read_text())["tests"]:
             for check in one["alert_rule_test"]:

@@ -140,7 +140,7 @@ def test_a_wrong_object_does_not_fit(rendered: dict[str, list[dict[str, Any]]]) 
 
 
 def test_alerts_arrive_unchanged_with_their_runbook(rendered: dict[str, list[dict[str, Any]]]) -> None:
-    kept = {}
+    kept: dict[str, Any] = {}
     for file in (ROOT / "roles/monitoring/files/alerts").glob("*.yml"):
         for group in yaml.safe_load(file.read_text())["groups"]:
             kept |= {rule["alert"]: rule for rule in group["rules"]}
