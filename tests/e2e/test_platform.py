@@ -13,7 +13,7 @@ from .conftest import NAME, ROOT, Lab, primary_of, stored, writer
 # The bounds of docs/benchmarks.md, doubled: a busy machine of CI is no reason to fail.
 SECOND_RUN_SECONDS = 120
 DRY_RUN_SECONDS = 180
-# In the midst of these it is killed, each on what the one before has left; the last one has to bring the network first.
+# In the midst of these it is killed, each on what the one before left; the last one brings the network first.
 KILLED_IN = (
     ("site.yml", "kubernetes_packages : Install the packages"),
     ("playbooks/cluster.yml", "control_plane : Initialise the cluster"),

@@ -288,6 +288,30 @@ def test_a_dry_run_without_a_cluster_creates_everything() -> None:
     assert component.Server("/nowhere", True, 1).apply(thing("Pod", "a"), "ns") == ({}, thing("Pod", "a"))
 
 
+def test_an_operator_starts_when_its_kinds_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[str] = []
+
+    class Server:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def apply(self, document: dict[str, Any], *_: object) -> tuple[dict[str, Any], dict[str, Any]]:
+            did.append(document["kind"])
+            return {}, document
+
+        def wait(self, items: list[dict[str, Any]], _: str) -> None:
+            did.extend(f"{item['name']} is {item['condition']['type']}" for item in items)
+
+    monkeypatch.setattr(component, "Server", Server)
+    given = {"kubeconfig": "/nowhere", "namespace": "", "base_url": "", "cache": "/nowhere", "timeout": 1}
+    objects = [
+        thing("Deployment", "operator"),
+        thing("CustomResourceDefinition", "dogs") | {"apiVersion": "apiextensions.k8s.io/v1"},
+    ]
+    component.run(given | {"manifests": [], "patches": [], "wait": [], "objects": objects}, dry_run=False)
+    assert did == ["CustomResourceDefinition", "dogs is Established", "Deployment"]
+
+
 SCALED = thing("Deployment", "a", spec={"image": "1", "replicas": 3})
 
 

@@ -216,6 +216,16 @@ def lacking(found: Document, condition: Document | None, fields: Document | None
     return ""
 
 
+def established(definition: Document) -> Document:
+    """Return what is waited for before a new kind is used."""
+    return {
+        "api_version": definition["apiVersion"],
+        "kind": definition["kind"],
+        "name": definition["metadata"]["name"],
+        "condition": {"type": "Established"},
+    }
+
+
 def clean(found: Document | None) -> Document:
     """Return an object without what the server writes; values of Secrets become hashes."""
     if not found:
@@ -403,9 +413,15 @@ def run(given: Document, dry_run: bool) -> Document:
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         for stage in stages(documents):
+            new_kinds = []
             for document, result in zip(stage, pool.map(apply, stage), strict=True):
                 if result:
                     changes.append((title(document), *result))
+                    if document["kind"] == "CustomResourceDefinition":
+                        new_kinds.append(established(document))
+            # An operator that starts before a kind is known may do without it, for as long as it runs.
+            if new_kinds and not dry_run:
+                server.wait(new_kinds, "")
     if given["wait"] and not dry_run:
         server.wait(given["wait"], given["namespace"])
     return {
