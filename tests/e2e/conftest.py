@@ -23,8 +23,10 @@ import pytest
 
 from quote_platform import paths
 
+from .receiver import Receiver, receiving
+
 ROOT = Path(__file__).resolve().parents[2]
-NAME, SUBNET = "e2e", "10.89.43.0/24"
+NAME, SUBNET, GATEWAY = "e2e", "10.89.43.0/24", "10.89.43.1"
 LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--vaults", "1", "--logs")
 HOST = "quotes.example.com"
 LOGS = paths.state() / "logs" / "e2e"
@@ -40,6 +42,15 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         with suppress(psutil.NoSuchProcess):
             child.kill()
     process.wait()
+
+
+def command(*words: str, check: bool = True, seconds: float = 600) -> str:
+    """Run a command of the project."""
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
+    assert not check or done.returncode == 0, (
+        f"{' '.join(words)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    )
+    return done.stdout + done.stderr
 
 
 @contextmanager
@@ -87,18 +98,16 @@ class Run:
 
 @dataclass
 class Lab:
-    """The lab under test."""
+    """The lab under test; its alerts arrive at the receiver, as the settings say."""
 
+    receiver: Receiver
+    settings: Path
     steps: list[tuple[str, float]] = field(default_factory=list)
     workers: list[str] = field(default_factory=lambda: [f"10.89.43.{20 + number}" for number in (1, 2, 3)])
 
     def command(self, *words: str, check: bool = True, seconds: float = 600) -> str:
         """Run a command of the project."""
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
-        assert not check or done.returncode == 0, (
-            f"{' '.join(words)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        )
-        return done.stdout + done.stderr
+        return command(*words, check=check, seconds=seconds)
 
     def ssh(self, node: str, script: str, check: bool = True) -> str:
         """Run a script on a node."""
@@ -114,7 +123,7 @@ class Lab:
         """Start a playbook in a process group of its own."""
         with log.open("wb") as file:
             return subprocess.Popen(
-                ["ansible-playbook", "-i", f"inventories/{NAME}", *arguments],
+                ["ansible-playbook", "-i", f"inventories/{NAME}", "-e", f"@{self.settings}", *arguments],
                 cwd=ROOT,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -226,21 +235,24 @@ def stored(lab: Lab, mark: str) -> set[int]:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Start the lab; take it down at the end, or keep it with E2E_KEEP=1."""
-    found = Lab()
     keep = os.environ.get("E2E_KEEP") == "1"
     if not keep:
-        found.command("quote-platform", "lab", "down", "--name", NAME)
+        command("quote-platform", "lab", "down", "--name", NAME)
     started = time.monotonic()
-    found.command(*LAB_UP)
-    found.steps.append(("lab up", time.monotonic() - started))
-    yield found
+    command(*LAB_UP)
+    settings = tmp_path_factory.mktemp("settings") / "receivers.json"
+    settings.touch(mode=0o600)
+    with receiving(GATEWAY) as receiver:
+        settings.write_text(json.dumps(receiver.variables()))
+        found = Lab(receiver, settings, [("lab up", time.monotonic() - started)])
+        yield found
     LOGS.mkdir(parents=True, exist_ok=True)
     (LOGS / "steps.json").write_text(json.dumps(dict(found.steps), indent=2))
     print("\n" + "\n".join(f"{seconds:6.0f} s  {title}" for title, seconds in found.steps))
     if not keep:
-        found.command("quote-platform", "lab", "down", "--name", NAME)
+        command("quote-platform", "lab", "down", "--name", NAME)
 
 
 @pytest.fixture
