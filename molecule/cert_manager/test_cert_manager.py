@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -175,8 +176,8 @@ def test_the_api_server_accepts_issuers_that_ask_over_dns(inventory, solver):
     assert done.returncode == 0, done.stdout[-4000:]
     for name in ISSUERS:
         shown = done.stdout.split(f"after: ClusterIssuer {name}")[1].split("\n--- ")[0]
-        assert "-        ingressClassName: public" in shown
-        assert f"+        {solver}:" in shown
+        assert re.search(r"^- +ingressClassName: public$", shown, re.MULTILINE)
+        assert re.search(rf"^\+ +{solver}:$", shown, re.MULTILINE)
 
 
 def test_the_webhook_refuses_nonsense(cluster, place):
