@@ -78,7 +78,9 @@ def verify() -> None:
 
 @app.command()
 def prune(
-    limit: Annotated[float, typer.Option(help="Empty each of Go's caches above this size, in GB.")] = 10.0,
+    limit: Annotated[
+        float, typer.Option(help="Empty each of Go's caches above this size, in GB.")
+    ] = filling.CACHE_GB,
 ) -> None:
     """Delete artifacts that no recipe names any more, and Go's caches when they are large."""
     for path in filling.prune(limit):

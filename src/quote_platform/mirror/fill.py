@@ -18,6 +18,9 @@ from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source
 from quote_platform.mirror.storage import MirrorError, RefusedError
 
+# Go's caches may grow so large before a fill empties them: all of it from source leaves more than thirty.
+CACHE_GB = 10.0
+
 
 class Provider(StrEnum):
     """Where artifacts come from."""
@@ -184,6 +187,8 @@ def fill(provider: Provider, only: list[str], jobs: int, say: Callable[[str], No
             publish.sign_repository(repository)
         if unsigned:
             publish.stop_signing()
+        if missing:
+            trim(source, CACHE_GB)
         if not only:
             # One line for each component, however many of its artifacts are missing.
             report.unavailable = list({entry.name: entry for entry in report.unavailable}.values())
@@ -241,6 +246,21 @@ def verify() -> list[str]:
     return wrong
 
 
+def trim(source: Source, limit_gb: float) -> list[str]:
+    """Empty each of Go's caches that has grown past the limit."""
+    emptied = []
+    for cache in (paths.cache() / "go" / "build", paths.cache() / "go" / "mod"):
+        size = sum(
+            file.stat().st_size for file in cache.rglob("*") if file.is_file() and not file.is_symlink()
+        )
+        if size > limit_gb * 1e9:
+            # Go writes its module cache read-only; its own command knows how to clear it.
+            what = "-modcache" if cache.name == "mod" else "-cache"
+            subprocess.run([source.go(), "clean", what], env=source.go_environment(), check=True)
+            emptied.append(str(cache))
+    return emptied
+
+
 def prune(limit_gb: float) -> list[str]:
     """Delete what no recipe names any more, and Go's caches when they pass the limit."""
     catalogue = cat.load()
@@ -259,13 +279,5 @@ def prune(limit_gb: float) -> list[str]:
                 if entry.name not in keep:
                     shutil.rmtree(entry)
                     deleted.append(str(entry))
-        for cache in (paths.cache() / "go" / "build", paths.cache() / "go" / "mod"):
-            size = sum(
-                file.stat().st_size for file in cache.rglob("*") if file.is_file() and not file.is_symlink()
-            )
-            if size > limit_gb * 1e9:
-                # Go writes its module cache read-only; its own command knows how to clear it.
-                what = "-modcache" if cache.name == "mod" else "-cache"
-                subprocess.run([source.go(), "clean", what], env=source.go_environment(), check=True)
-                deleted.append(str(cache))
+        deleted += trim(source, limit_gb)
     return deleted
