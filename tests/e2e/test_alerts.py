@@ -413,13 +413,13 @@ def pressure(lab: Lab) -> Iterator[None]:
     config = "/var/lib/kubelet/config.yaml"
     soft = 'evictionSoft: {pid.available: "99.999%"}\nevictionSoftGracePeriod: {pid.available: 2h}'
     lab.ssh(
-        "worker-2",
+        "master-1",
         f"cp -p {config} /root/; cat >> {config} <<'EOF'\n{soft}\nEOF\nsystemctl restart kubelet",
     )
     try:
         yield
     finally:
-        lab.ssh("worker-2", f"mv /root/config.yaml {config}; systemctl restart kubelet")
+        lab.ssh("master-1", f"mv /root/config.yaml {config}; systemctl restart kubelet")
 
 
 @fault("NodeDiskFull", "VolumeFull", quick=True)

@@ -44,7 +44,7 @@ def used(lab):
 
 
 def test_an_empty_query_is_seen(lab, monkeypatch):
-    panel = {"title": "Nothing", "targets": [{"expr": "up{job='nobody'}"}, {"expr": "0 / 0"}]}
+    panel = {"title": "Nothing", "targets": [{"expr": "up{job='nobody'}"}, {"expr": "vector(0) / 0"}]}
     monkeypatch.setitem(DASHBOARDS, "wrong", {"panels": [panel]})
     assert len(empty(lab, "wrong")) == 2
 
