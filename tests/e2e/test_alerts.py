@@ -77,8 +77,14 @@ def fault(*alerts: str, part: int = 1, quick: bool = False) -> Callable[..., Any
 
 
 def apply(lab: Lab, *objects: Objects) -> None:
-    items = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-    lab.kubectl(f"apply -n {SPACE} -f - <<'EOF'\n{items}\nEOF")
+    for space in {space_of(one) for one in objects}:
+        items = [one for one in objects if space_of(one) == space]
+        given = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+        lab.kubectl(f"apply -n {space} -f - <<'EOF'\n{given}\nEOF")
+
+
+def space_of(one: Objects) -> str:
+    return str(one["metadata"].get("namespace", SPACE))
 
 
 @contextmanager
@@ -88,7 +94,7 @@ def applied(lab: Lab, *objects: Objects) -> Iterator[None]:
         yield
     finally:
         for one in objects:
-            space = one["metadata"].get("namespace", SPACE)
+            space = space_of(one)
             kind = f"{one['kind']}.{one['apiVersion'].rpartition('/')[0]}".rstrip(".")
             lab.kubectl(f"delete {kind} -n {space} {one['metadata']['name']} --wait=false --grace-period=1")
 
@@ -693,10 +699,13 @@ def drill(lab: Lab, one: Fault, seconds: float) -> list[tuple[str, str, float | 
             time.sleep(0.5)
 
     begun = time.time()
-    with one.make(lab):
-        listen(told, begun, False)
-        mended = time.time()
-    listen(over, mended, True)
+    try:
+        with one.make(lab):
+            listen(told, begun, False)
+            mended = time.time()
+        listen(over, mended, True)
+    except Exception as error:  # the others go on
+        print(f"{one.text}: {error!r}", flush=True)
     return [(alert, one.text, told[alert], over[alert]) for alert in one.alerts]
 
 
