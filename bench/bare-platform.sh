@@ -26,5 +26,6 @@ wait -n cert-manager --for=condition=Available deployment/cert-manager-webhook
 wait --for=condition=Ready clusterissuer/letsencrypt-staging clusterissuer/letsencrypt-prod
 wait -n quote-lab --for=condition=Ready cluster.postgresql.cnpg.io/postgres
 wait -n quote-lab --for=condition=ContinuousArchiving cluster.postgresql.cnpg.io/postgres
+wait -n monitoring --for=condition=Available prometheus.monitoring.coreos.com/main alertmanager.monitoring.coreos.com/main
 wait -n etcd-snapshots --for=condition=Complete job/first
 MASTER

@@ -158,7 +158,7 @@ def molecule() -> list[Step]:
 
 def e2e() -> list[Step]:
     """Return the lab end to end."""
-    return [Step("e2e", "lab", ["pytest", "tests/e2e", "-x", "-s"], 50, reports=True)]
+    return [Step("e2e", "lab", ["pytest", "tests/e2e", "-x", "-s"], 60, reports=True)]
 
 
 def mirror(layers: Iterable[str]) -> list[Step]:

@@ -29,6 +29,10 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME, SUBNET, GATEWAY = "e2e", "10.89.43.0/24", "10.89.43.1"
 LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--vaults", "1", "--logs")
 HOST = "quotes.example.com"
+ORDER = (
+    *("platform", "recovery", "dashboards", "logging", "monitoring", "renewal", "secrets", "alerts"),
+    *("whole", "secrets_stay_hidden"),
+)
 LOGS = paths.state() / "logs" / "e2e"
 
 
@@ -269,8 +273,8 @@ def eventually() -> Callable[..., None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the lab be built first, whatever the names of files."""
-    items.sort(key=lambda item: item.path.name != "test_platform.py")
+    """Let each find what those before it left: first the lab is built, last it is searched for secrets."""
+    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
 
 
 @pytest.hookimpl(wrapper=True)
