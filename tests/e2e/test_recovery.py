@@ -174,7 +174,8 @@ def test_the_namespace_is_lost_with_the_whole_database(lab, backed_up):
     started, confirmed = time.monotonic(), ("-e", f"restore_confirm={NAME}")
     space = ("playbooks/restore-namespace.yml", *confirmed, "-e", "restore_namespace=quote-lab")
     succeeded(lab.play("restore of the namespace", *space))
-    assert lab.kubectl("exec -n quote-lab keeper -- cat /data/word").strip() == backed_up
+    lab.kubectl("wait -n quote-lab --for=condition=Ready pod/keeper --timeout=60s")
+    assert lab.kubectl("exec -n quote-lab keeper -c main -- cat /data/word").strip() == backed_up
     succeeded(lab.play("restore of the whole database", "playbooks/restore-postgres.yml", *confirmed))
     with lab.http(lab.workers[0]) as http:
         assert lab.ask(http, "GET", "/api/quotes/random").status_code == 200
