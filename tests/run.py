@@ -190,7 +190,7 @@ def call(step: Step, seconds: float) -> tuple[int, str]:
             process = subprocess.Popen(
                 step.command,
                 cwd=step.cwd,
-                env=environment(step),
+                env=environment(step) | {"TEST_SECONDS": f"{seconds:.0f}"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
