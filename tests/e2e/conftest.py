@@ -33,7 +33,7 @@ ORDER = (
     *("platform", "recovery", "dashboards", "logging", "monitoring", "renewal", "secrets", "alerts"),
     *("whole", "secrets_stay_hidden"),
 )
-# What the longest test of a file takes, with a reserve: beside a mirror filled from nothing not all have time.
+# What the longest test of a file takes, and more: beside a mirror filled from nothing not all have time.
 MINUTES = {"platform": 0, "recovery": 5, "alerts": 8, "whole": 0, "secrets_stay_hidden": 0}
 MINUTES_OF_THE_LAST = 5
 DEADLINE = time.time() + float(os.environ.get("TEST_SECONDS", "inf"))
