@@ -684,13 +684,18 @@ def firing(lab: Lab) -> set[str]:
     return {one["metric"]["alertname"] for one in ask(lab, 'ALERTS{alertstate="firing"}')}
 
 
-def drill(lab: Lab, one: Fault, seconds: float) -> list[tuple[str, str, float | None, float | None]]:
+def minutes_of(one: Fault) -> int:
+    """Return how long its alerts have to be true before they fire."""
+    return max(int(RULES[alert].get("for", "0m").removesuffix("m")) for alert in one.alerts)
+
+
+def drill(lab: Lab, one: Fault) -> list[tuple[str, str, float | None, float | None]]:
     """Break something, wait for what is told, mend it, wait until it is told that it is over."""
     told: dict[str, float | None] = dict.fromkeys(one.alerts)
     over: dict[str, float | None] = dict.fromkeys(one.alerts)
 
-    def listen(found: dict[str, float | None], since: float, resolved: bool) -> None:
-        deadline = time.time() + seconds
+    def listen(found: dict[str, float | None], since: float, resolved: bool, minutes: int) -> None:
+        deadline = time.time() + 60 * minutes
         while None in found.values() and time.time() < deadline:
             for alert in one.alerts:
                 message = lab.receiver.find(alert, channel_of(alert), resolved, since)
@@ -702,9 +707,9 @@ def drill(lab: Lab, one: Fault, seconds: float) -> list[tuple[str, str, float | 
     begun = time.time()
     try:
         with one.make(lab):
-            listen(told, begun, False)
+            listen(told, begun, False, minutes_of(one) + 5)
             mended = time.time()
-        listen(over, mended, True)
+        listen(over, mended, True, 7)
     except Exception as error:  # the others go on
         print(f"{one.text}: {error!r}", flush=True)
     return [(alert, one.text, told[alert], over[alert]) for alert in one.alerts]
@@ -731,13 +736,12 @@ def test_alerts_fire_and_are_over(lab):
         if WANTED & {"all", *one.alerts} or (one.quick and not WANTED):
             parts.setdefault(one.part, []).append(one)
     lab.kubectl(f"create namespace {SPACE}")
-    seconds = 1500 if WANTED else 420
     try:
         with ThreadPoolExecutor(max_workers=len(FAULTS)) as pool:
-            beside = [pool.submit(drill, lab, one, seconds) for one in parts.pop(0, [])]
+            beside = [pool.submit(drill, lab, one) for one in parts.pop(0, [])]
             rows = []
             for _, chosen in sorted(parts.items()):
-                for found in pool.map(lambda one: drill(lab, one, seconds), chosen):
+                for found in pool.map(lambda one: drill(lab, one), chosen):
                     rows += found
             rows += [row for future in beside for row in future.result()]
     finally:
