@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Thread
@@ -347,6 +347,17 @@ def no_issuer(lab: Lab) -> Iterator[None]:
         yield
 
 
+class Nothing(BaseHTTPRequestHandler):
+    """Answers, and has nothing to say."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
 @fault("ServedCertificateNearEnd")
 def short_served(lab: Lab) -> Iterator[None]:
     """A server outside of the cluster shows a certificate that ends in three days."""
@@ -358,10 +369,10 @@ def short_served(lab: Lab) -> Iterator[None]:
         file.write("".join(pair))
         file.flush()
         context.load_cert_chain(file.name)
-    server = ThreadingHTTPServer((GATEWAY, 443), SimpleHTTPRequestHandler)
+    server = ThreadingHTTPServer((GATEWAY, 443), Nothing)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     Thread(target=server.serve_forever, daemon=True).start()
-    targets = {"staticConfig": {"static": [f"https://{GATEWAY}:443/README.md"]}}
+    targets = {"staticConfig": {"static": [f"https://{GATEWAY}:443/"]}}
     prober = {"url": "blackbox.monitoring.svc:9115", "path": "/probe"}
     spec = {"jobName": SPACE, "prober": prober, "module": "probes", "targets": targets}
     try:
