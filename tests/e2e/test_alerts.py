@@ -720,7 +720,8 @@ def drill(lab: Lab, one: Fault) -> list[tuple[str, str, float | None, float | No
         with one.make(lab):
             listen(told, begun, False, minutes_of(one) + 5)
             mended = time.time()
-        listen(over, mended, True, 7)
+        if None not in told.values():
+            listen(over, mended, True, 7)
     except Exception as error:  # the others go on
         print(f"{one.text}: {error!r}", flush=True)
     return [(alert, one.text, told[alert], over[alert]) for alert in one.alerts]
