@@ -721,7 +721,7 @@ def drill(lab: Lab, one: Fault) -> list[tuple[str, str, float | None, float | No
             listen(told, begun, False, minutes_of(one) + 5)
             mended = time.time()
         if None not in told.values():
-            listen(over, mended, True, 7)
+            listen(over, mended, True, 20)  # one looks a quarter of an hour back
     except Exception as error:  # the others go on
         print(f"{one.text}: {error!r}", flush=True)
     return [(alert, one.text, told[alert], over[alert]) for alert in one.alerts]
