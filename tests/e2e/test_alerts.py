@@ -477,7 +477,7 @@ def behind(lab: Lab) -> Iterator[None]:
         lab.kubectl(f'{ask_it} "select pg_wal_replay_resume()"')
 
 
-@fault("PostgresConnectionsHigh", part=4)
+@fault("PostgresConnectionsHigh", part=5)
 def many_connections(lab: Lab) -> Iterator[None]:
     """Most connections of the database are taken."""
     primary = primary_of(lab)
@@ -571,7 +571,7 @@ def sealed(lab: Lab) -> Iterator[None]:
         lab.play("unsealing after the drill", "playbooks/vault.yml")
 
 
-@fault("ProbeFailing", "PostgresArchiveFailing", part=1)
+@fault("ProbeFailing", "PostgresArchiveFailing", part=2)
 def no_store(lab: Lab) -> Iterator[None]:
     """The object store is off."""
     lab.command("quote-platform", "lab", "stop", "--name", NAME, "store-1")
@@ -582,7 +582,7 @@ def no_store(lab: Lab) -> Iterator[None]:
         lab.command("quote-platform", "lab", "start", "--name", NAME, "store-1")
 
 
-@fault("PublicUrlDown", "HighErrorRate", part=2)
+@fault("PublicUrlDown", "HighErrorRate", part=3)
 def no_table(lab: Lab) -> Iterator[None]:
     """The application's table is gone."""
     sql(lab, "alter table quotes rename to away")
@@ -612,14 +612,14 @@ def one_fenced(lab: Lab) -> Iterator[None]:
         yield
 
 
-@fault("PostgresNoPrimary", part=3)
+@fault("PostgresNoPrimary", part=4)
 def all_fenced(lab: Lab) -> Iterator[None]:
     """All of PostgreSQL is stopped."""
     with fenced(lab, '["*"]'):
         yield
 
 
-@fault("NotificationsFailing", part=4)
+@fault("NotificationsFailing", part=5)
 def no_slack(lab: Lab) -> Iterator[None]:
     """Slack takes no messages."""
     lab.receiver.broken.add("slack")
@@ -629,7 +629,7 @@ def no_slack(lab: Lab) -> Iterator[None]:
         lab.receiver.broken.clear()
 
 
-@fault("NodeMemoryLow", part=4)
+@fault("NodeMemoryLow", part=5)
 def no_memory(lab: Lab) -> Iterator[None]:
     """A machine has little memory left."""
     memory = psutil.virtual_memory()
@@ -638,7 +638,7 @@ def no_memory(lab: Lab) -> Iterator[None]:
         yield
 
 
-@fault("EtcdSpaceLow", part=4)
+@fault("EtcdSpaceLow", part=5)
 def small_quota(lab: Lab) -> Iterator[None]:
     """etcd may take little more room than it does."""
     size = float(ask(lab, "etcd_mvcc_db_total_size_in_bytes")[0]["value"][1])
@@ -655,14 +655,14 @@ def small_quota(lab: Lab) -> Iterator[None]:
         lab.ssh("master-1", f"mv /root/etcd-before.yaml {MANIFESTS}/etcd.yaml")
 
 
-@fault("EtcdNoQuorum", part=5)
+@fault("EtcdNoQuorum", part=6)
 def no_etcd(lab: Lab) -> Iterator[None]:
     """etcd is gone."""
     with moved(lab, "etcd"):
         yield
 
 
-@fault("NodeDown", part=6)
+@fault("NodeDown", part=7)
 def node_off(lab: Lab) -> Iterator[None]:
     """A node is off."""
     victim = spare_worker(lab)
