@@ -674,7 +674,7 @@ def node_off(lab: Lab) -> Iterator[None]:
 
 
 def spare_worker(lab: Lab) -> str:
-    """Return a worker without the primary and without what tells of its loss."""
+    """Return a worker without what tells of its loss."""
     pods = (
         ("quote-lab", primary_of(lab)),
         ("monitoring", "prometheus-main-0"),
