@@ -23,7 +23,7 @@ def test_a_wrong_object_is_refused(inventory):
     wrong = '{"grafana_resources": {"requests": {"memory": "much"}}}'
     done = dry_run(inventory, "--extra-vars", wrong)
     assert done.returncode != 0
-    assert "quantities must match" in " ".join(done.stdout.split())
+    assert "quantities must match" in " ".join((done.stdout + done.stderr).split())
 
 
 def test_nothing_of_it_is_kept(cluster):
