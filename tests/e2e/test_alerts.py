@@ -675,15 +675,8 @@ def node_off(lab: Lab) -> Iterator[None]:
 
 def spare_worker(lab: Lab) -> str:
     """Return a worker without what tells of its loss."""
-    pods = (
-        ("quote-lab", primary_of(lab)),
-        ("monitoring", "prometheus-main-0"),
-        ("monitoring", "alertmanager-main-0"),
-    )
-    busy_ones = {node_of(lab, *one) for one in pods}
-    free = [f"{NAME}-worker-{n}" for n in (3, 2, 1) if f"{NAME}-worker-{n}" not in busy_ones]
-    assert free, busy_ones
-    return free[0]
+    busy_ones = {node_of(lab, "monitoring", f"{name}-main-0") for name in ("prometheus", "alertmanager")}
+    return next(node for node in (f"{NAME}-worker-{n}" for n in (3, 2, 1)) if node not in busy_ones)
 
 
 def channel_of(alert: str) -> str:
