@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -30,7 +29,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from .conftest import GATEWAY, NAME, ROOT, Lab, ask, primary_of, repeated, sql, writer
+from .conftest import GATEWAY, NAME, ROOT, Lab, ask, primary_of, repeated, replica_of, sql, writer
 
 WANTED = set(os.environ.get("E2E_ALERTS", "").split(",")) - {""}
 RULES = {
@@ -175,6 +174,14 @@ def signed(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return made.public_bytes(serialization.Encoding.PEM).decode(), text.decode()
+
+
+def load(context: ssl.SSLContext, pair: Signed) -> None:
+    """Have TLS use a certificate; it reads files only."""
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write("".join(pair))
+        file.flush()
+        context.load_cert_chain(file.name)
 
 
 def cluster_authority(lab: Lab) -> Signed:
@@ -365,10 +372,7 @@ def short_served(lab: Lab) -> Iterator[None]:
     authority = (folder / "authority.crt").read_text(), (folder / "authority.key").read_text()
     pair = signed(authority, 3, {x509.NameOID.COMMON_NAME: "drill"}, GATEWAY)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write("".join(pair))
-        file.flush()
-        context.load_cert_chain(file.name)
+    load(context, pair)
     server = ThreadingHTTPServer((GATEWAY, 443), Nothing)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -389,10 +393,7 @@ def short_client(lab: Lab) -> Iterator[None]:
     pair = signed(cluster_authority(lab), 3, {x509.NameOID.COMMON_NAME: "drill"})
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write("".join(pair))
-        file.flush()
-        context.load_cert_chain(file.name)
+    load(context, pair)
     with httpx.Client(verify=context, base_url="https://10.89.43.11:6443") as http:
 
         def ask_it() -> None:
@@ -467,14 +468,13 @@ def hot(lab: Lab) -> Iterator[None]:
 @fault("PostgresReplicationLag", part=1, quick=True)
 def behind(lab: Lab) -> Iterator[None]:
     """A replica does not apply what the primary writes."""
-    replica = next(name for name in (f"postgres-{n}" for n in (3, 2, 1)) if name != primary_of(lab))
-    ask_it = f"exec -n quote-lab {replica} -c postgres -- psql -Atc"
-    lab.kubectl(f'{ask_it} "select pg_wal_replay_pause()"')
+    replica = replica_of(lab)
+    sql(lab, "select pg_wal_replay_pause()", replica)
     try:
         with writer(lab, "lag"):
             yield
     finally:
-        lab.kubectl(f'{ask_it} "select pg_wal_replay_resume()"')
+        sql(lab, "select pg_wal_replay_resume()", replica)
 
 
 @fault("PostgresConnectionsHigh", part=5)
@@ -489,15 +489,15 @@ def many_connections(lab: Lab) -> Iterator[None]:
     kubectl = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
     lab.ssh(
         "master-1",
-        f"nohup {kubectl} exec -n quote-lab {primary} -c postgres -- psql -d postgres -c '{script}'"
+        f"nohup {kubectl} exec -n quote-lab {primary} -c postgres -- psql -d quotes -c '{script}'"
         " > /root/connections.log 2>&1 < /dev/null &",
     )
     try:
         yield
     finally:
         end = "select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_sleep(5000)'"
-        lab.kubectl(f'exec -n quote-lab {primary} -c postgres -- psql -Atc "{end}"')
-        lab.kubectl(f'exec -n quote-lab {primary} -c postgres -- psql -Atc "drop extension dblink"')
+        sql(lab, end, primary)
+        sql(lab, "drop extension dblink", primary)
 
 
 @fault("BackupJobTooOld")
@@ -574,12 +574,8 @@ def sealed(lab: Lab) -> Iterator[None]:
 @fault("ProbeFailing", "PostgresArchiveFailing", part=2)
 def no_store(lab: Lab) -> Iterator[None]:
     """The object store is off."""
-    lab.command("quote-platform", "lab", "stop", "--name", NAME, "store-1")
-    try:
-        with writer(lab, "store"):
-            yield
-    finally:
-        lab.command("quote-platform", "lab", "start", "--name", NAME, "store-1")
+    with lab.stopped("store-1"), writer(lab, "store"):
+        yield
 
 
 @fault("PublicUrlDown", "HighErrorRate", part=3)
@@ -607,8 +603,7 @@ def fenced(lab: Lab, instances: str) -> Iterator[None]:
 @fault("PostgresInstanceMissing", part=2)
 def one_fenced(lab: Lab) -> Iterator[None]:
     """An instance of PostgreSQL is stopped."""
-    replica = next(name for name in (f"postgres-{n}" for n in (3, 2, 1)) if name != primary_of(lab))
-    with fenced(lab, f'["{replica}"]'):
+    with fenced(lab, f'["{replica_of(lab)}"]'):
         yield
 
 
@@ -665,12 +660,8 @@ def no_etcd(lab: Lab) -> Iterator[None]:
 @fault("NodeDown", part=7)
 def node_off(lab: Lab) -> Iterator[None]:
     """A node is off."""
-    victim = spare_worker(lab)
-    lab.command("quote-platform", "lab", "stop", "--name", NAME, victim)
-    try:
+    with lab.stopped(spare_worker(lab)):
         yield
-    finally:
-        lab.command("quote-platform", "lab", "start", "--name", NAME, victim)
 
 
 def spare_worker(lab: Lab) -> str:
@@ -705,7 +696,7 @@ def drill(lab: Lab, one: Fault) -> list[tuple[str, str, float | None, float | No
                 message = lab.receiver.find(alert, channel_of(alert), resolved, since)
                 if message and found[alert] is None:
                     found[alert] = message.moment - since
-                    print(f"{message.moment - since:6.0f} s  {message.text.splitlines()[0]}", flush=True)
+                    print(f"{found[alert]:6.0f} s  {message.text.splitlines()[0]}", flush=True)
             time.sleep(0.5)
 
     begun = time.time()
@@ -757,7 +748,7 @@ def test_alerts_fire_and_are_over(lab):
         first, second = (f"{value:.0f} s" if value is not None else "-" for value in (told, over))
         lines.append(f"| {text} | {alert}, by {channel_of(alert)} | {first} | {second} |")
     (ROOT / "reports").mkdir(exist_ok=True)
-    Path(ROOT / "reports" / "alerts.md").write_text("\n".join(lines) + "\n")
+    (ROOT / "reports" / "alerts.md").write_text("\n".join(lines) + "\n")
     print("\n" + "\n".join(lines))
     silent = [alert for alert, _, told, over in rows if told is None or over is None]
     assert not silent, f"not told, or not that it is over: {silent}"

@@ -6,14 +6,13 @@
 import json
 import os
 import re
-import shlex
 import time
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from .conftest import ROOT, Lab, ask, writer
+from .conftest import ROOT, Lab, ask, promtool, writer
 
 FOLDER = ROOT / "roles/grafana/files/dashboards"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
@@ -58,11 +57,8 @@ def test_every_query_has_data(lab, used, title):
 def history(lab: Lab, query: str, minutes: int) -> list[dict[str, Any]]:
     """Return what a query was over the last minutes."""
     now = int(time.time())
-    limits = f"--start={now - 60 * minutes} --end={now} --step={max(15, minutes // 2)}s"
-    command = f"/bin/promtool query range --format=json {limits} http://localhost:9090 {shlex.quote(query)}"
-    return list(
-        json.loads(lab.kubectl(f"exec -n monitoring prometheus-main-0 -c prometheus -- {command}")) or []
-    )
+    limits = (f"--start={now - 60 * minutes}", f"--end={now}", f"--step={max(15, minutes // 2)}s")
+    return promtool(lab, "range", query, *limits)
 
 
 @pytest.mark.skipif(os.environ.get("E2E_PICTURES") != "1", reason="E2E_PICTURES=1 draws them")

@@ -205,8 +205,7 @@ def test_vaults_machine_is_lost(lab, backed_up):
 
 def test_the_object_store_is_away(lab, eventually):
     """The application serves and writes; the archive catches up when the store is back."""
-    lab.command("quote-platform", "lab", "stop", "--name", NAME, "store-1")
-    try:
+    with lab.stopped("store-1"):
         mark = uuid.uuid4().hex
         with lab.requests(lab.workers) as answers, writer(lab, mark) as acknowledged:
             failed = lab.play("backup without a store", "playbooks/backup.yml", seconds=400)
@@ -221,8 +220,6 @@ def test_the_object_store_is_away(lab, eventually):
             'cnpg_collector_pg_wal_archive_status{value="ready"}',
         ):
             eventually(lambda name=name: metrics(lab).get(name, 0) > 0, 60, f"{name} tells nothing")
-    finally:
-        lab.command("quote-platform", "lab", "start", "--name", NAME, "store-1")
     sql(lab, "select pg_switch_wal()")
     eventually(
         lambda: sql(lab, "select last_archived_wal from pg_stat_archiver") >= waiting, 240, "not archived"

@@ -152,10 +152,14 @@ def _start(lab: Lab, node: Node, image_name: str) -> None:
         mounts += DISKS
     arguments = ["--name", node.name, "--hostname", node.name, "--label", f"{podman.LABEL}={lab.name}"]
     arguments += ["--network", lab.network, "--ip", node.address]
-    arguments += ["--privileged", "--cgroupns", "private", "--systemd", "always", "--pids-limit", "-1"]
+    # All that podman's --systemd brings, but for a mount of the host's tree of control groups (version 1):
+    # there the kubelet of one node takes the pods of the others for orphans.
+    arguments += ["--systemd", "false", "--stop-signal", "SIGRTMIN+3"]
+    for memory in ("/run", "/run/lock", "/tmp", "/var/log/journal"):  # noqa: S108 (the node's)
+        arguments += ["--tmpfs", memory]
+    arguments += ["--privileged", "--cgroupns", "private", "--pids-limit", "-1"]
     arguments += ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=20000:20000"]
     arguments += ["--cpus", str(min(node.cpus, os.cpu_count() or 1)), "--memory", node.memory]
-    arguments += ["--tmpfs", "/run", "--tmpfs", "/tmp"]  # noqa: S108 (the node's)
     for mount in mounts:
         arguments += ["--volume", mount]
     podman.run("run", "--detach", *arguments, image_name, "/sbin/init")

@@ -18,11 +18,13 @@ import (
 	"go.opentelemetry.io/collector/confmap/provider/envprovider"
 	"go.opentelemetry.io/collector/confmap/provider/fileprovider"
 	"go.opentelemetry.io/collector/exporter"
+	"go.opentelemetry.io/collector/exporter/otlpexporter"
 	"go.opentelemetry.io/collector/extension"
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/processor"
 	"go.opentelemetry.io/collector/processor/memorylimiterprocessor"
 	"go.opentelemetry.io/collector/receiver"
+	"go.opentelemetry.io/collector/receiver/otlpreceiver"
 	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
 )
 
@@ -37,7 +39,7 @@ func factories() (otelcol.Factories, error) {
 		return found, err
 	}
 	if found.Receivers, err = otelcol.MakeFactoryMap[receiver.Factory](
-		filelogreceiver.NewFactory(), journaldreceiver.NewFactory(), k8seventsreceiver.NewFactory(),
+		filelogreceiver.NewFactory(), journaldreceiver.NewFactory(), k8seventsreceiver.NewFactory(), otlpreceiver.NewFactory(),
 	); err != nil {
 		return found, err
 	}
@@ -46,7 +48,9 @@ func factories() (otelcol.Factories, error) {
 	); err != nil {
 		return found, err
 	}
-	found.Exporters, err = otelcol.MakeFactoryMap[exporter.Factory](elasticsearchexporter.NewFactory())
+	found.Exporters, err = otelcol.MakeFactoryMap[exporter.Factory](
+		elasticsearchexporter.NewFactory(), otlpexporter.NewFactory(),
+	)
 	found.Telemetry = otelconftelemetry.NewFactory()
 	return found, err
 }
