@@ -142,7 +142,13 @@ def test_its_configuration_is_whole(fluentd: list[dict[str, Any]]) -> None:
         assert setting in data["fluent.conf"]
     # The events come by the other collector, which has nothing of the node.
     events = yaml.safe_load(data["events.yaml"].replace("${", "{"))
-    assert list(events["service"]["pipelines"]) == ["logs/events"]
+    sources = events["service"]["pipelines"]
+    assert sources.pop("logs") == {"receivers": ["otlp"], "exporters": ["elasticsearch"]}
+    assert list(sources) == ["logs/events"]
+    # Whatever is on its way to the store lies in a queue that gives nothing up.
+    assert {name for source in sources.values() for name in source["exporters"]} == {"otlp_grpc"}
+    assert events["exporters"]["otlp_grpc"]["retry_on_failure"]["max_elapsed_time"] == 0
+    assert events["exporters"]["elasticsearch"]["sending_queue"] == {"enabled": False}
 
 
 # --- the script -----------------------------------------------------------------------------------------
