@@ -201,6 +201,21 @@ class Rotation:
         user = self.account()["username"]
         return self.result(started, before, user, self.older(user, drain))
 
+    def end_forgotten(self) -> list[str]:
+        """End users before the delivered one that are left after Vault has ended all it knows; return them.
+
+        It does not know those that were made after the snapshot from which it was restored.
+        """
+        prefix, made, _ = self.account()["username"].rsplit("-", 2)
+        found = self.sql(
+            f"select rolname from pg_roles where rolname ~ '^{prefix}-[0-9]+-[^-]+$' "  # noqa: S608 (Vault's name)
+            f"and split_part(substr(rolname, {len(prefix) + 2}), '-', 1)::bigint < {int(made)} "
+            "and not exists (select from pg_stat_activity where usename = rolname)"
+        ).split()
+        for name in found:
+            self.sql(f'drop role "{name}"')
+        return found
+
     def rotate_password(self, mounted: bool) -> Rotated:
         """Give the user of the Secret another password; wait until the pods have it, where they mount it."""
         started, user = time.monotonic(), self.account()["username"]
@@ -252,6 +267,21 @@ def user(
 ) -> None:
     """Have another user made, delivered and used."""
     run(lambda: rotation(kubeconfig, secret, seconds).rotate(drain))
+
+
+@app.command()
+def forgotten(
+    kubeconfig: Kubeconfig,
+    secret: Annotated[str, typer.Option(help="Secret of the account.")],
+    seconds: Seconds = 120,
+) -> None:
+    """End and name the earlier users that are left after Vault has ended all it knows."""
+    try:
+        for name in rotation(kubeconfig, secret, seconds).end_forgotten():
+            typer.echo(name)
+    except Failed as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
 
 
 @app.command()

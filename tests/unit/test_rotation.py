@@ -31,6 +31,7 @@ class Platform:
         self.broken: set[str] = set()
         self.again = 0
         self.asked: list[str] = []
+        self.dropped: list[str] = []
 
     # --- Kubernetes ---------------------------------------------------------------------------------
 
@@ -95,6 +96,13 @@ class Platform:
     # --- PostgreSQL ---------------------------------------------------------------------------------
 
     def answer(self, statement: str) -> str:
+        if "pg_roles" in statement:
+            assert "'^quote-app-[0-9]+-[^-]+$'" in statement
+            assert "substr(rolname, 11), '-', 1)::bigint < 1700000000" in statement
+            return "quote-app-1600000000-a\nquote-app-1600000001-b"
+        if statement.startswith("drop role"):
+            self.dropped.append(statement)
+            return ""
         if "pg_authid" in statement:
             return hashlib.md5(self.verifier.encode()).hexdigest()  # noqa: S324
         return "\n".join(f"{address}|{user}" for address, users in self.connected.items() for user in users)
@@ -131,6 +139,13 @@ def test_connections_of_earlier_users_are_counted(
 ) -> None:
     platform.connected["10.0.0.9"] = ["user-0"]
     assert rotate().older == 1
+
+
+def test_earlier_users_that_vault_forgot_are_ended(platform: Platform) -> None:
+    platform.secret["username"] = "quote-app-1700000000-current"
+    found = Rotation(platform, "account").end_forgotten()  # type: ignore[arg-type]
+    assert found == ["quote-app-1600000000-a", "quote-app-1600000001-b"]
+    assert platform.dropped == [f'drop role "{name}"' for name in found]
 
 
 @pytest.mark.parametrize(
