@@ -5,7 +5,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.policy import default
@@ -58,7 +58,8 @@ class Receiver:
                 status, answer = receiver.web(self.path, body)
                 self.send_response(status)
                 self.end_headers()
-                self.wfile.write(answer)
+                with suppress(BrokenPipeError):  # who is refused need not wait for more
+                    self.wfile.write(answer)
 
             def log_message(self, *_: object) -> None:
                 """Keep quiet."""
