@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -472,7 +472,7 @@ def behind(lab: Lab) -> Iterator[None]:
         sql(lab, "select pg_wal_replay_resume()", replica)
 
 
-@fault("PostgresConnectionsHigh", part=5)
+@fault("PostgresConnectionsHigh", part=1)
 def many_connections(lab: Lab) -> Iterator[None]:
     """Most connections of the database are taken."""
     primary = primary_of(lab)
@@ -716,7 +716,7 @@ def minutes_of(one: Fault) -> int:
     return max(int(RULES[alert].get("for", "0m").removesuffix("m")) for alert in one.alerts)
 
 
-def drill(lab: Lab, one: Fault) -> list[tuple[str, str, float | None, float | None]]:
+def drill(lab: Lab, one: Fault, made: Event) -> list[tuple[str, str, float | None, float | None]]:
     """Break something, wait for what is told, mend it, wait until it is told that it is over."""
     told: dict[str, float | None] = dict.fromkeys(one.alerts)
     over: dict[str, float | None] = dict.fromkeys(one.alerts)
@@ -734,12 +734,15 @@ def drill(lab: Lab, one: Fault) -> list[tuple[str, str, float | None, float | No
     begun = time.time()
     try:
         with one.make(lab):
+            made.set()
             listen(told, begun, False, minutes_of(one) + 5)
             mended = time.time()
         if None not in told.values():
             listen(over, mended, True, 20)  # one looks a quarter of an hour back
     except Exception as error:  # the others go on
         print(f"{one.text}: {error!r}", flush=True)
+    finally:
+        made.set()
     return [(alert, one.text, told[alert], over[alert]) for alert in one.alerts]
 
 
@@ -766,10 +769,14 @@ def test_alerts_fire_and_are_over(lab):
     lab.kubectl(f"create namespace {SPACE}")
     try:
         with ThreadPoolExecutor(max_workers=len(FAULTS)) as pool:
-            beside = [pool.submit(drill, lab, one) for one in parts.pop(0, [])]
+            begun = [(one, Event()) for one in parts.pop(0, [])]
+            beside = [pool.submit(drill, lab, one, made) for one, made in begun]
+            # Later parts take things away that are needed to make the faults of the first.
+            for _, made in begun:
+                made.wait()
             rows = []
             for _, chosen in sorted(parts.items()):
-                for found in pool.map(lambda one: drill(lab, one), chosen):
+                for found in pool.map(lambda one: drill(lab, one, Event()), chosen):
                     rows += found
             rows += [row for future in beside for row in future.result()]
     finally:
