@@ -479,7 +479,8 @@ def many_connections(lab: Lab) -> Iterator[None]:
     primary = primary_of(lab)
     script = (
         "create extension if not exists dblink; "
-        "select count(dblink_connect(chr(99) || g, chr(32))) from generate_series(1, 70) g; "
+        "select count(dblink_connect(chr(99) || g, chr(32))) "
+        "from generate_series(1, (0.85 * current_setting($$max_connections$$)::int)::int) g; "
         "select pg_sleep(5000)"
     )
     kubectl = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
