@@ -7,7 +7,8 @@ import json
 import secrets
 import string
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -239,13 +240,20 @@ def verifier(password: str) -> str:
     return f"SCRAM-SHA-256${ROUNDS}:{parts[0]}${parts[1]}:{parts[2]}"
 
 
-def run(work: Callable[[], Rotated]) -> None:
-    """Do it; print the result, or why there is none."""
+@contextmanager
+def explained() -> Iterator[None]:
+    """Print why something did not come to its end, and exit."""
     try:
-        typer.echo(json.dumps(asdict(work())))
+        yield
     except (Stuck, Failed) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
+
+
+def run(work: Callable[[], Rotated]) -> None:
+    """Do it; print the result, or why there is none."""
+    with explained():
+        typer.echo(json.dumps(asdict(work())))
 
 
 def rotation(kubeconfig: Path, secret: str, seconds: float) -> Rotation:
@@ -276,12 +284,9 @@ def forgotten(
     seconds: Seconds = 120,
 ) -> None:
     """End and name the earlier users that are left after Vault has ended all it knows."""
-    try:
+    with explained():
         for name in rotation(kubeconfig, secret, seconds).end_forgotten():
             typer.echo(name)
-    except Failed as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
 
 
 @app.command()
@@ -305,11 +310,8 @@ def issuer(  # noqa: PLR0917 (options, not positions)
     seconds: Seconds = 120,
 ) -> None:
     """Have the account by which others are made."""
-    try:
+    with explained():
         changed = rotation(kubeconfig, "", seconds).issuer(
             name, owner, password_file.read_text().strip(), check
         )
-    except (Stuck, Failed) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
     typer.echo("changed" if changed else "same")

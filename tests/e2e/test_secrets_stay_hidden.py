@@ -93,9 +93,9 @@ def secrets(lab: Lab) -> dict[str, str]:
             add(name, key, base64.b64decode(value).decode(errors="replace"))
     folders = [ROOT / "secrets" / NAME, paths.state() / "labs" / NAME]
     for file in (file for folder in folders for file in folder.rglob("*") if file.stat().st_size < 1_000_000):
-        if not file.is_file() or file.suffix in {".crt", ".pub", ".pem"} or file.name in PUBLIC_FILES:
+        if not file.is_file() or file.suffix in {".crt", ".pub", ".pem"}:
             continue
-        if file.is_relative_to(PUBLIC_FOLDER):
+        if file.name in PUBLIC_FILES or file.is_relative_to(PUBLIC_FOLDER):
             continue
         text, name = file.read_text(errors="replace"), str(file.relative_to(file.parents[1]))
         if file.name == "kubeconfig":
