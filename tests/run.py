@@ -225,12 +225,17 @@ def end(process: subprocess.Popen[bytes]) -> None:
             return
 
 
-def count(path: Path) -> tuple[int, int, int]:
-    """Return passed, failed and skipped of a JUnit file."""
+def count(path: Path) -> tuple[int, int, int, str]:
+    """Return passed, failed and skipped of a JUnit file, and what the failed ones say."""
     cases = list(ET.parse(path).getroot().iter("testcase"))  # noqa: S314 (our own file)
-    failed = sum(1 for case in cases if case.find("failure") is not None or case.find("error") is not None)
     skipped = sum(1 for case in cases if case.find("skipped") is not None)
-    return len(cases) - failed - skipped, failed, skipped
+    told = []
+    for case in cases:
+        fault = case.find("failure") if case.find("failure") is not None else case.find("error")
+        if fault is not None:
+            message = fault.get("message", "").strip().partition("\n")[0]
+            told.append(f"{case.get('name')}: {message[:200]}")
+    return len(cases) - len(told) - skipped, len(told), skipped, "; ".join(told)
 
 
 def execute(step: Step, seconds: float) -> Outcome:
@@ -245,7 +250,8 @@ def execute(step: Step, seconds: float) -> Outcome:
     passed = failed = skipped = 0
     if step.reports:
         try:
-            passed, failed, skipped = count(step.junit)
+            passed, failed, skipped, told = count(step.junit)
+            reason = reason or told
         except (OSError, ET.ParseError):
             reason = reason or "wrote no report: nothing was tested"
         if status == 0 and not passed + failed:
@@ -363,6 +369,10 @@ def main() -> int:
 
     passed = sum(outcome.passed for outcome in outcomes)
     failed = sum(outcome.failed for outcome in outcomes)
+    # Once more where nobody has to search for them.
+    for outcome in outcomes:
+        if outcome.failed:
+            say(f"failed: {outcome.step.layer}/{outcome.step.name}: {outcome.reason}")
     if not passed + failed:
         failed = 1
         say("nothing ran")

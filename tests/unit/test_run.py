@@ -33,9 +33,9 @@ def test_a_command_counts_once(outcome: Any) -> None:
 
 
 def test_a_report_is_counted_case_by_case(outcome: Any) -> None:
-    cases = '<testcase name="b"><failure/></testcase><testcase name="c"><skipped/></testcase>'
+    cases = '<testcase name="b"><failure message="why"/></testcase><testcase name="c"><skipped/></testcase>'
     found = outcome(write(SUITE.format(cases), status=1), reports=True)
-    assert (found.passed, found.failed, found.skipped) == (1, 1, 1)
+    assert (found.passed, found.failed, found.skipped, found.reason) == (1, 1, 1, "b: why")
 
 
 def test_a_failure_that_no_report_names_counts(outcome: Any) -> None:
