@@ -174,6 +174,7 @@ def environment(step: Step) -> dict[str, str]:
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     env["PYTEST_ADDOPTS"] = f"--junitxml={step.junit}" if step.reports else ""
     env |= {"ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1", "PY_COLORS": "0", "COLUMNS": "160"}
+    env["TZ"] = "CET-1"  # a person's machine seldom keeps UTC
     env["MOLECULE_COMMAND_BORDERS"] = "false"  # they wrap every line
     # Molecule names its folders after the checkout's; a folder per checkout keeps two of them apart.
     env.setdefault("MOLECULE_PROJECT_DIRECTORY", str(ROOT))

@@ -111,7 +111,8 @@ FACTS: dict[str, Any] = {
     "ansible_processor_vcpus": 4,
     "ansible_memtotal_mb": 8000,
 }
-PROBE: dict[str, Any] = {"time": 1000.0, "asked": 1001.0, "disk_gb": 50, "away": [], "machine_id": "a"}
+CLOCKS = {"asked": 999.0, "time": 1000.0, "answered": 1001.0}
+PROBE: dict[str, Any] = {**CLOCKS, "disk_gb": 50, "away": [], "machine_id": "a"}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,9 @@ PROBE: dict[str, Any] = {"time": 1000.0, "asked": 1001.0, "disk_gb": 50, "away":
         ({"ansible_processor_vcpus": 1}, {}, ["w: 1 CPUs; at least 2 are needed"]),
         ({"ansible_memtotal_mb": 900}, {}, ["w: 900 MB of memory; at least 1700 are needed"]),
         ({}, {"disk_gb": 3}, ["w: 3 GB of free disk below /var; at least 10 are needed"]),
-        ({}, {"time": 900.0}, ["w: its clock is 101 s off, allowed are 10: start its time service"]),
+        ({}, {"time": 900.0}, ["w: its clock is 99 s off, allowed are 10: start its time service"]),
+        ({}, {"time": 1100.0}, ["w: its clock is 99 s off, allowed are 10: start its time service"]),
+        ({}, {"asked": 970.0, "answered": 1030.0}, []),
         (
             {},
             {"away": ["http://m/apt"]},

@@ -17,6 +17,7 @@ short_description: Read a node's clock, identity and free disk, and which addres
 options:
   urls: {type: list, elements: str, description: Addresses that the node must reach; any HTTP answer counts.}
   timeout: {type: int, description: Seconds for each of them.}
+  asked: {type: float, description: The controller's clock when it asks; returned as it is.}
 author: [Quote Platform]
 """
 
@@ -38,6 +39,7 @@ def main() -> None:
         argument_spec={
             "urls": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 5},
+            "asked": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
     )
@@ -49,6 +51,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         time=time.time(),
+        asked=module.params["asked"],
         machine_id=identity.read_text().strip() if identity.is_file() else "",
         disk_gb=disk.f_bavail * disk.f_frsize // 10**9,
         away=[url for url, answer in zip(urls, answers, strict=True) if not answer],
