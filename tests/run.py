@@ -232,9 +232,8 @@ def count(path: Path) -> tuple[int, int, int, str]:
     skipped = sum(1 for case in cases if case.find("skipped") is not None)
     told = []
     for case in cases:
-        fault = case.find("failure") if case.find("failure") is not None else case.find("error")
-        if fault is not None:
-            message = fault.get("message", "").strip().partition("\n")[0]
+        if faults := [*case.findall("failure"), *case.findall("error")]:
+            message = faults[0].get("message", "").strip().partition("\n")[0]
             told.append(f"{case.get('name')}: {message[:200]}")
     return len(cases) - len(told) - skipped, len(told), skipped, "; ".join(told)
 
