@@ -532,8 +532,19 @@ def test_an_alert_that_fires_is_told(
 ) -> None:
     assert metrics.alerts(target) == "only Watchdog fires"
     prometheus['ALERTS{alertstate="firing"}'] = [{"alertname": name} for name in firing]
+    target.known_alerts = ["NodeCpuHigh"]
     with pytest.raises(Failed, match=told):
         metrics.alerts(target)
+
+
+def test_an_alert_that_is_known_may_fire(
+    target: FakeTarget, prometheus: dict[str, list[dict[str, str]]]
+) -> None:
+    prometheus['ALERTS{alertstate="firing"}'].append({"alertname": "NodeCpuHigh"})
+    with pytest.raises(Failed, match="NodeCpuHigh fires after"):
+        metrics.alerts(target)
+    target.known_alerts = ["NodeCpuHigh"]
+    assert metrics.alerts(target) == "only Watchdog fires, and what is known: NodeCpuHigh"
 
 
 def test_without_a_prometheus_nothing_is_asked(

@@ -61,6 +61,7 @@ def run(  # noqa: PLR0917 (options, not positions)
         list[str] | None, typer.Option(help="HOST:PORT of another TLS server; repeatable.")
     ] = None,
     certificate_days: Annotated[int, typer.Option(help="No certificate may end within these days.")] = 21,
+    known_alert: Annotated[list[str] | None, typer.Option(help="An alert that may fire; repeatable.")] = None,
     vault: Annotated[list[str] | None, typer.Option(help="URL of a member of Vault; repeatable.")] = None,
     vault_ca: Annotated[str, typer.Option(help="Authority of its certificate, as PEM.")] = "",
     unavailable: Annotated[str, typer.Option(help="JSON list of components, each name and reason.")] = "[]",
@@ -78,6 +79,7 @@ def run(  # noqa: PLR0917 (options, not positions)
         authority=authority,
         servers=server or [],
         certificate_days=certificate_days,
+        known_alerts=known_alert or [],
         vaults=vault or [],
         vault_ca=vault_ca,
     )

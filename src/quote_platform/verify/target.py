@@ -49,6 +49,7 @@ class Target:
     servers: list[str] = field(default_factory=list)  # other TLS servers of the platform, host:port
     certificate_days: int = 21
     namespace: str = "quote-lab"
+    known_alerts: list[str] = field(default_factory=list)  # may fire
     vaults: list[str] = field(default_factory=list)
     vault_ca: str = ""
 
