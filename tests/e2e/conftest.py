@@ -291,10 +291,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def eventually() -> Callable[..., None]:
     """Return a caller that repeats a check until it holds."""
 
-    def call(check: Callable[[], bool], seconds: float, text: str) -> None:
+    def call(check: Callable[[], bool], seconds: float, text: str | Callable[[], str]) -> None:
         deadline = time.monotonic() + seconds
         while not check():
-            assert time.monotonic() < deadline, f"{text} after {seconds} s"
+            late = time.monotonic() >= deadline
+            assert not late, f"{text() if callable(text) else text} after {seconds} s"
             time.sleep(1)
 
     return call
