@@ -294,8 +294,7 @@ def eventually() -> Callable[..., None]:
     def call(check: Callable[[], bool], seconds: float, text: str | Callable[[], str]) -> None:
         deadline = time.monotonic() + seconds
         while not check():
-            late = time.monotonic() >= deadline
-            assert not late, f"{text() if callable(text) else text} after {seconds} s"
+            assert time.monotonic() < deadline, f"{text() if callable(text) else text} after {seconds} s"
             time.sleep(1)
 
     return call

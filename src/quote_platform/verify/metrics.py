@@ -101,16 +101,18 @@ def metrics(target: Target) -> str:
 
 def alerts(target: Target) -> str:
     """No alert fires but the one that always does, and those that are known."""
+    found: dict[str, list[str]] = {}
 
-    def firing() -> set[str]:
-        return labels(ask(target, 'ALERTS{alertstate="firing"}'), "alertname")
-
-    def wrong() -> list[str]:
-        names = firing()
-        return [f"{name} fires" for name in sorted(names - EXPECTED_ALERTS - set(target.known_alerts))] + [
-            f"{name} does not fire" for name in sorted(EXPECTED_ALERTS - names)
+    def look() -> bool:
+        firing = labels(ask(target, 'ALERTS{alertstate="firing"}'), "alertname")
+        others = firing - EXPECTED_ALERTS
+        found["known"] = sorted(others & set(target.known_alerts))
+        found["wrong"] = [f"{name} fires" for name in sorted(others - set(target.known_alerts))] + [
+            f"{name} does not fire" for name in sorted(EXPECTED_ALERTS - firing)
         ]
+        return not found["wrong"]
 
-    wait(lambda: not wrong(), SECONDS, lambda: "; ".join(wrong()), HINT)
-    known = sorted(firing() - EXPECTED_ALERTS)
-    return "only Watchdog fires" + (f", and what is known: {', '.join(known)}" if known else "")
+    wait(look, SECONDS, lambda: "; ".join(found["wrong"]), HINT)
+    return "only Watchdog fires" + (
+        f", and what is known: {', '.join(found['known'])}" if found["known"] else ""
+    )
