@@ -183,21 +183,34 @@ class Rotation:
             self.wait(everywhere, lambda: f"{', '.join(sorted(missing))} still has the old account")
 
     def used(self) -> None:
-        """Wait until every pod has connected as the user that is delivered."""
-        missing: set[str] = set()
+        """Wait until every pod has the account that is delivered, and has connected as its user."""
+        missing: dict[str, set[str]] = {}
+        delivered = user = ""
 
         def everywhere() -> bool:
-            user, sessions, pods = self.account()["username"], self.sessions(), self.pods()
+            nonlocal delivered, user
+            sessions, pods, user = self.sessions(), self.pods(), self.account()["username"]
             missing.clear()
-            missing.update(pod for pod, address in pods.items() if user not in sessions.get(address, set()))
+            for pod, address in pods.items():
+                if user not in (users := sessions.get(address, set())):
+                    missing[pod] = users
+            # The operator may replace it once more, also when the pods have it.
+            if user != delivered:
+                self.deliver(mounted=True)
+                delivered = user
             return bool(pods) and not missing
 
-        self.wait(everywhere, lambda: f"{', '.join(sorted(missing))} does not connect as the new user")
+        def who() -> str:
+            late = [f"{pod} ({', '.join(sorted(has)) or 'no connection'})" for pod, has in missing.items()]
+            return f"{', '.join(sorted(late))} does not connect as the new user {user}"
 
-    def older(self, user: str, seconds: float) -> int:
-        """Give connections of other users the time to end; return how many there are."""
+        self.wait(everywhere, who)
+
+    def older(self, seconds: float) -> int:
+        """Give connections of earlier users the time to end; return how many there are."""
         deadline = time.monotonic() + seconds
         while True:
+            user = self.account()["username"]
             left = sum(len(users - {user}) for users in self.sessions().values())
             if not left or time.monotonic() > deadline:
                 return left
@@ -207,10 +220,9 @@ class Rotation:
         """Have another user made, and wait until every pod uses it."""
         started, before = time.monotonic(), self.account()["username"]
         self.ask_operator()
-        self.deliver(mounted=True)
         self.used()
-        user = self.account()["username"]
-        return self.result(started, before, user, self.older(user, drain))
+        older = self.older(drain)
+        return self.result(started, before, self.account()["username"], older)
 
     def end_forgotten(self) -> list[str]:
         """End users before the delivered one that are left after Vault has ended all it knows; return them.

@@ -143,6 +143,22 @@ def test_a_user_that_is_replaced_once_more_is_not_waited_for(
     assert rotate().user == "user-2"
 
 
+def test_a_user_that_is_replaced_after_its_delivery_is_delivered_as_well(
+    platform: Platform, rotate: Callable[[], rotation.Rotated], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "LOOK_AGAIN", 60)  # no kubelet looks by itself
+    answer = platform.answer
+
+    def replaced(statement: str) -> str:
+        if platform.made == 1 and platform.asked:
+            platform.fill()
+        return answer(statement)
+
+    monkeypatch.setattr(platform, "answer", replaced)
+    assert rotate().user == "user-2"
+    assert platform.asked == [*PODS, *PODS]
+
+
 def test_connections_of_earlier_users_are_counted(
     platform: Platform, rotate: Callable[[], rotation.Rotated]
 ) -> None:
@@ -162,7 +178,7 @@ def test_earlier_users_that_vault_forgot_are_ended(platform: Platform) -> None:
     [
         ("operator", "no other account is delivered (Vault is sealed); the one that is there is used"),
         ("quote-app-2", "quote-app-2 still has the old account"),
-        ("connections of quote-app-1", "quote-app-1 does not connect as the new user"),
+        ("connections of quote-app-1", "quote-app-1 (user-0) does not connect as the new user user-1"),
     ],
 )
 def test_who_is_late_is_named(
