@@ -24,7 +24,6 @@ from threading import Event, Thread
 from typing import Any
 
 import httpx
-import psutil
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -496,8 +495,7 @@ def many_connections(lab: Lab) -> Iterator[None]:
         yield
     finally:
         end = "select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_sleep(5000)'"
-        sql(lab, end, primary)
-        sql(lab, "drop extension dblink", primary)
+        sql(lab, end, primary)  # and with it goes the extension, made in the same transaction
 
 
 @fault("BackupJobTooOld")
@@ -648,10 +646,20 @@ def no_slack(lab: Lab) -> Iterator[None]:
 @fault("NodeMemoryLow", part=9)
 def no_memory(lab: Lab) -> Iterator[None]:
     """A machine has little memory left."""
-    # Alone, and with little less than it takes: it is every node's memory, and that of all caches of files.
-    memory = psutil.virtual_memory()
-    size = int(memory.available - 0.09 * memory.total)
-    with program(sys.executable, "-c", f"import time; much = b'1' * {size}; time.sleep(5000)"):
+    # Alone, and with no more than it takes: it is every node's memory, and that of all caches of files,
+    # without which nothing answers any more.
+    script = """
+import psutil, time
+taken = []
+while memory := psutil.virtual_memory():
+    if memory.available > 0.097 * memory.total:
+        taken.append(b"1" * (16 << 20))
+    elif memory.available < 0.09 * memory.total and taken:
+        taken.pop()
+    else:
+        time.sleep(1)
+"""
+    with program(sys.executable, "-c", script):
         yield
 
 

@@ -221,7 +221,12 @@ def test_the_object_store_is_away(lab, eventually):
         ):
             eventually(lambda name=name: metrics(lab).get(name, 0) > 0, 60, f"{name} tells nothing")
     sql(lab, "select pg_switch_wal()")
+    back = time.monotonic()
+    # A file of the log is closed every two seconds, and takes half of that or more on its way.
     eventually(
-        lambda: sql(lab, "select last_archived_wal from pg_stat_archiver") >= waiting, 240, "not archived"
+        lambda: sql(lab, "select last_archived_wal from pg_stat_archiver") >= waiting,
+        240 + SECONDS_WITHOUT_A_STORE,
+        "not archived",
     )
+    lab.steps.append(("until the archive had caught up", time.monotonic() - back))
     assert stored(lab, mark) == set(acknowledged)
