@@ -182,22 +182,20 @@ class Rotation:
         if mounted:
             self.wait(everywhere, lambda: f"{', '.join(sorted(missing))} still has the old account")
 
-    def used(self) -> None:
-        """Wait until every pod has the account that is delivered, and has connected as its user."""
+    def used(self, user: str) -> None:
+        """Wait until every pod has connected as the user that is delivered."""
         missing: dict[str, set[str]] = {}
-        delivered = user = ""
 
         def everywhere() -> bool:
-            nonlocal delivered, user
-            sessions, pods, user = self.sessions(), self.pods(), self.account()["username"]
+            nonlocal user
+            sessions, pods = self.sessions(), self.pods()
+            before, user = user, self.account()["username"]
+            users = {pod: sessions.get(address, set()) for pod, address in pods.items()}
             missing.clear()
-            for pod, address in pods.items():
-                if user not in (users := sessions.get(address, set())):
-                    missing[pod] = users
+            missing.update((pod, has) for pod, has in users.items() if user not in has)
             # The operator may replace it once more, also when the pods have it.
-            if user != delivered:
+            if user != before:
                 self.deliver(mounted=True)
-                delivered = user
             return bool(pods) and not missing
 
         def who() -> str:
@@ -220,7 +218,9 @@ class Rotation:
         """Have another user made, and wait until every pod uses it."""
         started, before = time.monotonic(), self.account()["username"]
         self.ask_operator()
-        self.used()
+        user = self.account()["username"]
+        self.deliver(mounted=True)
+        self.used(user)
         older = self.older(drain)
         return self.result(started, before, self.account()["username"], older)
 

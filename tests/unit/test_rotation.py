@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace as Fake
@@ -157,6 +158,27 @@ def test_a_user_that_is_replaced_after_its_delivery_is_delivered_as_well(
     monkeypatch.setattr(platform, "answer", replaced)
     assert rotate().user == "user-2"
     assert platform.asked == [*PODS, *PODS]
+
+
+def test_a_slow_delivery_leaves_the_time_to_connect(
+    platform: Platform, rotate: Callable[[], rotation.Rotated], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver, answer, asked = Rotation.deliver, platform.answer, []
+
+    def slowly(self: Rotation, mounted: bool) -> None:
+        deliver(self, mounted)
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:  # a fake sleep is none
+            pass
+
+    def late(statement: str) -> str:
+        if platform.asked:
+            asked.append(statement)
+        return "" if len(asked) == 1 else answer(statement)
+
+    monkeypatch.setattr(Rotation, "deliver", slowly)
+    monkeypatch.setattr(platform, "answer", late)
+    assert rotate().user == "user-1"
 
 
 def test_connections_of_earlier_users_are_counted(
