@@ -523,15 +523,25 @@ def test_a_user_who_is_not_served_is_told(
 @pytest.mark.parametrize(
     ("firing", "told"),
     [
-        (["Watchdog", "NodeDown"], "^NodeDown fires after"),
+        (
+            [{"alertname": "Watchdog"}, {"alertname": "NodeDown", "severity": "critical"}],
+            "^NodeDown fires after",
+        ),
+        (
+            [{"alertname": "Watchdog"}]
+            + [
+                {"alertname": "NodePressure", "node": node, "condition": "PIDPressure"} for node in ("b", "a")
+            ],
+            r"^NodePressure\{condition=PIDPressure, node=a\} fires; .*node=b\} fires after",
+        ),
         ([], "^Watchdog does not fire after"),
     ],
 )
 def test_an_alert_that_fires_is_told(
-    target: FakeTarget, prometheus: dict[str, list[dict[str, str]]], firing: list[str], told: str
+    target: FakeTarget, prometheus: dict[str, list[dict[str, str]]], firing: list[dict[str, str]], told: str
 ) -> None:
     assert metrics.alerts(target) == "only Watchdog fires"
-    prometheus['ALERTS{alertstate="firing"}'] = [{"alertname": name} for name in firing]
+    prometheus['ALERTS{alertstate="firing"}'] = firing
     target.known_alerts = ["NodeCpuHigh"]
     with pytest.raises(Failed, match=told):
         metrics.alerts(target)

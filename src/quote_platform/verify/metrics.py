@@ -27,6 +27,8 @@ PODS = {
     "velero": "app.kubernetes.io/name=velero",
 }
 EXPECTED_ALERTS = {"Watchdog"}  # it says that alerts are evaluated at all
+# Labels of an alert that say nothing about where.
+NO_PLACE = ("__name__", "alertname", "alertstate", "severity")
 
 Sample = dict[str, Any]
 
@@ -99,15 +101,25 @@ def metrics(target: Target) -> str:
     return f"{len(found['up'])} targets of {len(labels(found['up'], 'job'))} jobs, all up"
 
 
+def _alert(metric: dict[str, str]) -> str:
+    """Return the name of an alert, and its labels in braces: they say of what it tells."""
+    told = ", ".join(f"{name}={metric[name]}" for name in sorted(metric) if name not in NO_PLACE)
+    return metric["alertname"] + (f"{{{told}}}" if told else "")
+
+
 def alerts(target: Target) -> str:
     """No alert fires but the one that always does, and those that are known."""
     found: dict[str, list[str]] = {}
 
     def look() -> bool:
-        firing = labels(ask(target, 'ALERTS{alertstate="firing"}'), "alertname")
-        others = firing - EXPECTED_ALERTS
-        found["known"] = sorted(others & set(target.known_alerts))
-        found["wrong"] = [f"{name} fires" for name in sorted(others - set(target.known_alerts))] + [
+        samples = ask(target, 'ALERTS{alertstate="firing"}')
+        firing = labels(samples, "alertname")
+        known = set(target.known_alerts)
+        others = [
+            one["metric"] for one in samples if one["metric"]["alertname"] not in EXPECTED_ALERTS | known
+        ]
+        found["known"] = sorted((firing - EXPECTED_ALERTS) & known)
+        found["wrong"] = sorted(f"{_alert(one)} fires" for one in others) + [
             f"{name} does not fire" for name in sorted(EXPECTED_ALERTS - firing)
         ]
         return not found["wrong"]
