@@ -597,6 +597,21 @@ def no_store(lab: Lab) -> Iterator[None]:
         yield
 
 
+@fault("PostgresArchiveBehind", part=3)
+def much_written(lab: Lab) -> Iterator[None]:
+    """More is written than the archive takes."""
+    # Files of the log are closed as long as few wait, for half a minute each time.
+    script = (
+        "do 'begin for i in 1..150 loop"
+        " if (select count(*) < 15 from pg_ls_archive_statusdir() where name like ''%.ready'') then"
+        " perform pg_logical_emit_message(false, ''drill'', ''much''), pg_switch_wal(); end if;"
+        " perform pg_sleep(0.2); end loop; end'"
+    )
+    primary = primary_of(lab)
+    with repeated(lambda: sql(lab, script, primary), 0):
+        yield
+
+
 @fault("PublicUrlDown", "HighErrorRate", part=3)
 def no_table(lab: Lab) -> Iterator[None]:
     """The application's table is gone."""
