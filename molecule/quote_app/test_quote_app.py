@@ -16,9 +16,12 @@ JSON = "--header 'Content-Type: application/json'"
 
 
 @pytest.fixture(scope="module")
-def address(cluster):
+def address(cluster, host):
     cluster.run(f"--namespace={NAMESPACE} rollout status deployment/quote-app --timeout=240s")
-    return "http://" + cluster.get(f"service quote-app --namespace={NAMESPACE}")["spec"]["clusterIP"]
+    found = "http://" + cluster.get(f"service quote-app --namespace={NAMESPACE}")["spec"]["clusterIP"]
+    # A node learns of the pods a moment after they are ready, and refuses until then.
+    host.check_output(f"{CURL} --fail --retry 10 --retry-delay 1 --retry-connrefused {found}/healthz")
+    return found
 
 
 def test_probes_page_and_metrics_answer(host, address):
