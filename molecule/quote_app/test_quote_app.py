@@ -16,11 +16,11 @@ JSON = "--header 'Content-Type: application/json'"
 
 
 @pytest.fixture(scope="module")
-def address(cluster, host):
+def address(cluster, host, eventually):
     cluster.run(f"--namespace={NAMESPACE} rollout status deployment/quote-app --timeout=240s")
     found = "http://" + cluster.get(f"service quote-app --namespace={NAMESPACE}")["spec"]["clusterIP"]
     # A node learns of the pods a moment after they are ready, and refuses until then.
-    host.check_output(f"{CURL} --fail --retry 10 --retry-delay 1 --retry-connrefused {found}/healthz")
+    eventually(lambda: host.check_output(f"{CURL} --fail {found}/healthz"), 10)
     return found
 
 

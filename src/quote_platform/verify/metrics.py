@@ -112,15 +112,15 @@ def alerts(target: Target) -> str:
     found: dict[str, list[str]] = {}
 
     def look() -> bool:
-        samples = ask(target, 'ALERTS{alertstate="firing"}')
-        firing = labels(samples, "alertname")
-        known = set(target.known_alerts)
-        others = [
-            one["metric"] for one in samples if one["metric"]["alertname"] not in EXPECTED_ALERTS | known
-        ]
-        found["known"] = sorted((firing - EXPECTED_ALERTS) & known)
-        found["wrong"] = sorted(f"{_alert(one)} fires" for one in others) + [
-            f"{name} does not fire" for name in sorted(EXPECTED_ALERTS - firing)
+        firing = [one["metric"] for one in ask(target, 'ALERTS{alertstate="firing"}')]
+        names = {one["alertname"] for one in firing}
+        known = set(target.known_alerts) - EXPECTED_ALERTS
+        found["known"] = sorted(names & known)
+        found["wrong"] = [
+            *sorted(
+                f"{_alert(one)} fires" for one in firing if one["alertname"] not in EXPECTED_ALERTS | known
+            ),
+            *(f"{name} does not fire" for name in sorted(EXPECTED_ALERTS - names)),
         ]
         return not found["wrong"]
 
