@@ -17,7 +17,7 @@ import pytest
 from pydantic import ValidationError
 
 from quote_platform import paths
-from quote_platform.mirror import availability, publish, source, storage, upstream
+from quote_platform.mirror import align, availability, publish, source, storage, upstream
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror import fill as filling
 from quote_platform.mirror.storage import MirrorError, RefusedError
@@ -201,29 +201,67 @@ def test_an_image_follows_the_folders_it_holds(
     assert builder.image_key(image) != first
 
 
-def test_a_recipe_replaces_files_of_its_module(
+def test_recipes_agree_on_what_they_share(catalogue: cat.Catalogue) -> None:
+    """Go compiles a package once only for those that have it, and all that it imports, at the same version."""
+    assert align.differing(catalogue.binaries) == {}, "run `quote-platform mirror align`"
+
+
+def test_the_newest_version_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lists = {
+        "one": "require a.example/one v1.0.0\n\nrequire (\n\tb.example v1.9.0 // indirect\n\tc.example v0.0.0\n)\n"
+        "replace c.example => c.example v1.2.0\n",
+        "two": "require b.example/two v1.0.0\n\nrequire (\n\tb.example v1.10.0-rc.1 // indirect\n"
+        "\tc.example v1.1.0\n\ta.example/one v1.1.0\n)\n",
+    }
+    for name, text in lists.items():
+        (tmp_path / "recipes" / name).mkdir(parents=True)
+        (tmp_path / "recipes" / name / "go.mod").write_text(text)
+    monkeypatch.setattr(cat, "folder", lambda: tmp_path)
+    assert align.differing(lists) == {"one": {"b.example": "v1.10.0-rc.1"}, "two": {"c.example": "v1.2.0"}}
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("v1.9.0", "v1.10.0"),
+        ("v1.0.0-rc.2", "v1.0.0"),
+        ("v1.0.0-rc.2", "v1.0.0-rc.10"),
+        ("v0.0.0-20250101000000-abc", "v0.0.0-20260101000000-0bc"),
+        ("v1.36.12-0.20260120151049-f2248ac996af", "v1.36.12"),
+        ("v2.0.0+incompatible", "v2.0.1+incompatible"),
+    ],
+)
+def test_versions_have_an_order(older: str, newer: str) -> None:
+    assert align.order(older) < align.order(newer)
+
+
+def test_an_overlay_replaces_and_removes_files_of_modules(
     catalogue: cat.Catalogue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    module = tmp_path / "module"
-    (module / "pkg").mkdir(parents=True)
-    for name in ("kept.go", "replaced.go"):
-        (module / "pkg" / name).write_text("upstream")
-    (module / "pkg").chmod(0o555)
+    for name in ("kept.go", "replaced.go", "removed.go"):
+        (tmp_path / "up" / "pkg").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "up" / "pkg" / name).write_text("upstream")
+    (tmp_path / "up" / "pkg").chmod(0o555)
     recipe = tmp_path / "recipes" / "one"
-    (recipe / "module" / "pkg").mkdir(parents=True)
-    (recipe / "module" / "pkg" / "replaced.go").write_text("ours")
-    (recipe / "go.mod").write_text("module m\n\nrequire example.com/up v1.2.3\n")
+    overlay = recipe / "overlay" / "example.com" / "up" / "v2" / "pkg"
+    overlay.mkdir(parents=True)
+    (overlay / "replaced.go").write_text("ours")
+    (overlay / "removed.go").touch()
+    (recipe / "go.mod").write_text(
+        "module m\n\nrequire example.com/up v1.2.3\n\nrequire (\n\texample.com/up/v2 v2.0.0 // indirect\n)\n"
+    )
     monkeypatch.setattr(cat, "folder", lambda: tmp_path)
     builder = source.Source(catalogue, lambda _: None)
-    monkeypatch.setattr(builder, "module", lambda _: module)
-    edited = builder.edited("one", tmp_path / "work")
-    assert edited is not None
-    assert "replace example.com/up => ../source" in (edited / "go.mod").read_text()
-    found = {file.name: file.read_text() for file in (edited.parent / "source" / "pkg").iterdir()}
+    monkeypatch.setattr(builder, "module", lambda _, name: {"example.com/up/v2": tmp_path / "up"}[name])
+    with builder.edited("one") as folder:
+        assert "replace example.com/up/v2 => ../example.com-up-v2" in (folder / "go.mod").read_text()
+        found = {file.name: file.read_text() for file in (folder.parent / "example.com-up-v2/pkg").iterdir()}
     assert found == {"kept.go": "upstream", "replaced.go": "ours"}
     assert "replace" not in (recipe / "go.mod").read_text()
     (tmp_path / "recipes" / "two").mkdir()
-    assert builder.edited("two", tmp_path / "other") is None
+    (tmp_path / "recipes" / "two" / "go.mod").write_text("module m\n")
+    with builder.edited("two") as folder:
+        assert folder == tmp_path / "recipes" / "two"
 
 
 def test_an_artifact_appears_whole_or_not_at_all(catalogue: cat.Catalogue, cache: Path) -> None:

@@ -147,6 +147,12 @@ def module(recipe: str) -> tuple[str, str]:
     return found.group(1), found.group(2)
 
 
+def modules(recipe: str) -> dict[str, str]:
+    """Return the version of each module that a recipe lists."""
+    text = (folder() / "recipes" / recipe / "go.mod").read_text()
+    return dict(re.findall(r"^(?:require |\t)(\S+) (v\S+)", text, re.MULTILINE))
+
+
 def module_version(recipe: str) -> str:
     """Return the version of a recipe's module."""
     return module(recipe)[1]

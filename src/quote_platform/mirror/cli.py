@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from quote_platform.mirror import align as aligning
 from quote_platform.mirror import availability
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror import fill as filling
@@ -74,6 +75,16 @@ def verify() -> None:
         console.print("delete the mirror's folder and run `quote-platform mirror fill`", style="red")
         raise typer.Exit(1)
     console.print("every checksum holds")
+
+
+@app.command()
+def align() -> None:
+    """Bring the recipes to the same versions of what they share, after one of them has changed."""
+    try:
+        aligning.align(Source(cat.load(), console.print), lambda text: console.print(text, markup=False))
+    except MirrorError as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from error
 
 
 @app.command()

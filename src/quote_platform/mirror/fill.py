@@ -279,5 +279,6 @@ def prune(limit_gb: float) -> list[str]:
                 if entry.name not in keep:
                     shutil.rmtree(entry)
                     deleted.append(str(entry))
+        deleted += source.prune_bases()
         deleted += trim(source, limit_gb)
     return deleted

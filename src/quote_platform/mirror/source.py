@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -21,6 +22,9 @@ from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.storage import MirrorError, RefusedError, root
 
 GO_MINIMUM = (1, 26)
+# The same for all, so that a package which several recipes need is compiled once. Without debugging information, which
+# is stripped anyway, and without profiles, which would make every package one of that program alone.
+BUILD_FLAGS = ["-trimpath", "-pgo=off", "-gcflags=all=-dwarf=false"]
 # What no image here needs: two thirds of a Debian root.
 TRIM = [
     "/usr/share/doc/*",
@@ -73,6 +77,7 @@ class Source:
         self.logs = paths.state() / "logs" / "mirror"
         self._building: dict[Path, Future[Path]] = {}
         self._lock = Lock()
+        self._bases = Lock()
 
     def _once(self, target: Path, what: str, build: Callable[[Path], None]) -> Path:
         """Build into a folder that takes its name when it is whole; a second asker waits for the first."""
@@ -148,8 +153,7 @@ class Source:
             go, log = self.go(), self.logs / f"{recipe}.log"
             environment = self.go_environment() | {"CGO_ENABLED": str(int(entry.cgo))}
             # The build leaves the recipe's folder as it is: what it needs and lacks is an error, not an edit.
-            command = [go, "build", "-mod=readonly", "-trimpath", "-tags", ",".join(entry.tags), "-ldflags"]
-            folder = self.edited(recipe, part / ".source") or cat.folder() / "recipes" / recipe
+            command = [go, "build", "-mod=readonly", *BUILD_FLAGS, "-tags", ",".join(entry.tags)]
             linked: dict[str, dict[str, str]] = {}
             for name, path in entry.packages.items():
                 shared = {key: value for key, value in entry.variables.items() if " " not in key}
@@ -160,16 +164,17 @@ class Source:
                 }
                 flags = " ".join(["-s -w", *(f"-X {key}={value}" for key, value in (shared | own).items())])
                 linked.setdefault(flags, {})[name] = path
-            # One call compiles what the packages share once and links them side by side; its names are Go's
-            # own, so a binary that is called otherwise is built by itself.
-            for flags, packages in linked.items():
-                plain = [path for name, path in packages.items() if path.rsplit("/", 1)[-1] == name]
-                if len(plain) > 1:
-                    run([*command, flags, "-o", f"{part}/", *plain], log, folder, environment)
-                for name, path in packages.items():
-                    if len(plain) <= 1 or path not in plain:
-                        run([*command, flags, "-o", part / name, path], log, folder, environment)
-            shutil.rmtree(part / ".source", ignore_errors=True)
+            # One call compiles what the packages share once and links them side by side; its names are Go's own, so
+            # a binary that is called otherwise is built by itself.
+            with self.edited(recipe) as folder:
+                for flags, packages in linked.items():
+                    plain = [path for name, path in packages.items() if path.rsplit("/", 1)[-1] == name]
+                    call = [*command, "-ldflags", flags, "-o"]
+                    if len(plain) > 1:
+                        run([*call, f"{part}/", *plain], log, folder, environment)
+                    for name, path in packages.items():
+                        if len(plain) <= 1 or path not in plain:
+                            run([*call, part / name, path], log, folder, environment)
 
         return self._once(
             self.artifacts / "binaries" / f"{recipe}-{self.binaries_key(recipe)}",
@@ -177,28 +182,41 @@ class Source:
             build,
         )
 
-    def edited(self, recipe: str, into: Path) -> Path | None:
-        """Return a copy of a recipe whose module/ replaces files of its module; nothing if it has none."""
-        folder = cat.folder() / "recipes" / recipe
-        if not (folder / "module").is_dir():
-            return None
-        source = into / "source"
-        shutil.copytree(self.module(recipe), source, copy_function=shutil.copyfile)
-        for place in (source, *source.rglob("*/")):
-            place.chmod(0o755)  # Go keeps modules read-only
-        shutil.copytree(folder / "module", source, dirs_exist_ok=True)
-        shutil.copytree(folder, into / "recipe", ignore=shutil.ignore_patterns("module"))
-        name = cat.module(recipe)[0]
-        run([self.go(), "mod", "edit", f"-replace={name}=../source"], cwd=into / "recipe")
-        return into / "recipe"
+    @contextmanager
+    def edited(self, recipe: str) -> Iterator[Path]:
+        """Yield the folder of a recipe, or a copy of it in which overlay/ has replaced files of its modules.
 
-    def module(self, recipe: str) -> Path:
-        """Return the folder of the sources of a recipe's module."""
-        name, version = cat.module(recipe)
+        A file that is empty there is removed from its module.
+        """
         folder = cat.folder() / "recipes" / recipe
+        overlay, modules = folder / "overlay", cat.modules(recipe)
+        places = [file.relative_to(overlay) for file in sorted(overlay.rglob("*.go"))]
+        if not places:
+            yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix="quote-recipe-") as temporary:
+            copy = Path(temporary, "recipe")
+            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("overlay"))
+            for place in places:
+                name = max((one for one in modules if place.is_relative_to(one)), key=len)
+                module = Path(temporary, name.replace("/", "-"))
+                if not module.exists():
+                    shutil.copytree(self.module(recipe, name), module, copy_function=shutil.copyfile)
+                    for below in (module, *module.rglob("*/")):
+                        below.chmod(0o755)  # Go keeps modules read-only
+                    run([self.go(), "mod", "edit", f"-replace={name}=../{module.name}"], cwd=copy)
+                target = module / place.relative_to(name)
+                if (overlay / place).stat().st_size:
+                    shutil.copyfile(overlay / place, target)
+                else:
+                    target.unlink()
+            yield copy
+
+    def module(self, recipe: str, name: str = "") -> Path:
+        """Return the folder of the sources of a module of a recipe, or of the one that it is about."""
         out = run(
-            [self.go(), "mod", "download", "-json", f"{name}@v{version}"],
-            cwd=folder,
+            [self.go(), "mod", "download", "-json", name or cat.module(recipe)[0]],
+            cwd=cat.folder() / "recipes" / recipe,
             env=self.go_environment(),
         )
         return Path(json.loads(out)["Dir"])
@@ -376,10 +394,10 @@ class Source:
             for target, folder in image.folders.items():
                 ours = shutil.ignore_patterns("__pycache__")
                 shutil.copytree(paths.repository() / folder, tree / target.lstrip("/"), ignore=ours)
-            container = run([*buildah, "from", "scratch"], log).strip()
+            container = run(
+                [*buildah, "from", self.base(image.root) if image.root else "scratch"], log
+            ).strip()
             try:
-                if image.root:
-                    run([*buildah, "add", container, self.filesystem(image.root), "/"], log)
                 run([*buildah, "copy", container, tree, "/"], log)
                 settings = [
                     word for key, value in image.environment.items() for word in ("--env", f"{key}={value}")
@@ -400,6 +418,32 @@ class Source:
             except MirrorError:
                 run([*buildah, "rm", container], log)
                 raise
+
+    def base(self, root: str) -> str:
+        """Return the image of a root file system: one layer, which a node unpacks once for all images on it."""
+        filesystem, log = self.filesystem(root), self.logs / f"root-{root}.log"
+        name, buildah = self.base_name(root), self._buildah()
+        with self._bases:  # one thread makes it, the others find it
+            if name not in run([*buildah, "images", "--format", "{{.Name}}:{{.Tag}}"]).split():
+                container = run([*buildah, "from", "scratch"], log).strip()
+                run([*buildah, "add", container, filesystem, "/"], log)
+                run([*buildah, "commit", "--quiet", "--rm", "--timestamp", "0", container, name], log)
+        return name
+
+    def base_name(self, root: str) -> str:
+        """Return the name of a root's image."""
+        return f"localhost/root:{self.filesystem_name(root)}"
+
+    def prune_bases(self) -> list[str]:
+        """Delete the images of roots that the catalogue does not name any more."""
+        keep, buildah = {self.base_name(root) for root in self.catalogue.roots}, self._buildah()
+        if not (paths.cache() / "buildah").is_dir():
+            return []
+        found = run([*buildah, "images", "--format", "{{.Name}}:{{.Tag}}"]).split()
+        old = [name for name in found if name.startswith("localhost/root:") and name not in keep]
+        if old:
+            run([*buildah, "rmi", *old])
+        return old
 
     @staticmethod
     def _buildah() -> list[str]:

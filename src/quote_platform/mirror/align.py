@@ -1,0 +1,121 @@
+"""Keep the recipes at the same versions of what they share, so that Go compiles it once for all of them."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from quote_platform.mirror import catalogue as cat
+from quote_platform.mirror.source import Source
+from quote_platform.mirror.storage import MirrorError
+
+LINE = re.compile(r"^(?P<start>require |\t)(?P<name>\S+) (?P<version>v\S+)(?P<end>.*)$", re.MULTILINE)
+REPLACED = re.compile(r"^(?:replace |\t)(\S+)(?: v\S+)? => (\S+)(?: (v\S+))?$", re.MULTILINE)
+
+
+def order(version: str) -> tuple[object, ...]:
+    """Return what puts versions in their order: https://semver.org, clause 11."""
+    core, _, before = version.removeprefix("v").partition("+")[0].partition("-")
+    numbers = tuple(int(part) for part in core.split("."))
+    parts = tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in before.split("."))
+    return (numbers, not before, parts)
+
+
+def newest(recipes: Iterable[str]) -> dict[str, str]:
+    """Return the version at which each module is to be: the highest that a recipe lists."""
+    found: dict[str, str] = {}
+    subjects = set()
+    for recipe in recipes:
+        subjects.add(cat.module(recipe)[0])
+        for name, version in used(recipe).items():
+            found[name] = max(found.get(name, version), version, key=order)
+    # What a recipe is about has the version of versions.yml there, whatever others take of it.
+    return {name: version for name, version in found.items() if name not in subjects}
+
+
+def used(recipe: str) -> dict[str, str]:
+    """Return the version of each module with which a recipe is built, without those that another one replaces."""
+    found = cat.modules(recipe)
+    for name, target, version in REPLACED.findall(go_mod(recipe).read_text()):
+        found.pop(name, None)
+        if name == target:
+            found[name] = version
+    return found
+
+
+def go_mod(recipe: str) -> Path:
+    """Return the file that lists a recipe's modules."""
+    return cat.folder() / "recipes" / recipe / "go.mod"
+
+
+def differing(recipes: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return, for each recipe that is behind, its modules of which another has a newer version, with that."""
+    recipes = list(recipes)
+    wanted = newest(recipes)
+    found = {}
+    for recipe in recipes:
+        behind = {
+            name: wanted[name]
+            for name, version in used(recipe).items()
+            if name in wanted and version != wanted[name]
+        }
+        if behind:
+            found[recipe] = behind
+    return found
+
+
+def align(source: Source, say: Callable[[str], None]) -> None:
+    """Raise what is behind, and let Go complete each list, until all agree."""
+    recipes = list(source.catalogue.binaries)
+    while behind := differing(recipes):
+        for recipe, versions in behind.items():
+            say(f"{recipe}: {len(versions)} modules")
+            text = LINE.sub(
+                lambda line, versions=versions: (  # type: ignore[misc]
+                    f"{line['start']}{line['name']} {versions.get(line['name'], line['version'])}{line['end']}"
+                ),
+                go_mod(recipe).read_text(),
+            )
+            go_mod(recipe).write_text(text)
+            complete(source, recipe)
+
+
+def complete(source: Source, recipe: str) -> None:
+    """Leave out the modules of a recipe from which nothing is built, and add those that are missing."""
+    needed = _modules(source, recipe)
+    listed = go_mod(recipe).read_text().splitlines(keepends=True)
+    kept = [
+        line
+        for line in listed
+        if not (found := LINE.match(line.rstrip("\n")))
+        or found["name"] in needed
+        or "// indirect" not in found["end"]
+    ]
+    if kept != listed:
+        go_mod(recipe).write_text("".join(kept))
+        _modules(source, recipe)
+
+
+def _modules(source: Source, recipe: str) -> set[str]:
+    """Return the modules whose packages are built; Go adds to the recipe's lists what it misses there."""
+    entry = source.catalogue.binaries[recipe]
+    environment = os.environ | source.go_environment() | {"CGO_ENABLED": str(int(entry.cgo))}
+    with source.edited(recipe) as folder:
+        command = [source.go(), "list", "-mod=mod", "-deps", "-tags", ",".join(entry.tags)]
+        command += ["-f", "{{with .Module}}{{.Path}}{{end}}", *entry.packages.values()]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise MirrorError(f"{recipe}: {done.stderr.strip()[-2000:]}")
+        if folder != go_mod(recipe).parent:
+            own = [
+                line
+                for line in (folder / "go.mod").read_text().splitlines(keepends=True)
+                if " => ../" not in line
+            ]
+            go_mod(recipe).write_text("".join(own).rstrip("\n") + "\n")
+            shutil.copyfile(folder / "go.sum", go_mod(recipe).with_name("go.sum"))
+    return set(done.stdout.split())
