@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME, SUBNET, GATEWAY = "e2e", "10.89.43.0/24", "10.89.43.1"
 LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--vaults", "1", "--logs")
 HOST = "quotes.example.com"
-# The files in their order, with the minutes of the longest test of each, or more: a run that has filled its
-# mirror from nothing has no time for all. Those with 0 are never left out.
+# The files in their order, with the minutes of the longest test of each, or more, unless a mark says how many:
+# a run that has filled its mirror from nothing has no time for all. Those with 0 are never left out.
 MINUTES = {
     "platform": 0,
     "recovery": 5,
@@ -313,8 +313,10 @@ def subject(item: pytest.Item) -> str:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what would not end in time, so that the last tests are run."""
     minutes = MINUTES[subject(item)]
+    if mark := item.get_closest_marker("proof"):
+        minutes = mark.kwargs.get("minutes", minutes)
     if minutes and time.time() + 60 * (minutes + MINUTES_OF_THE_LAST) > DEADLINE:
-        pytest.skip("not run: the time is up")
+        pytest.skip("the time is up")
 
 
 @pytest.hookimpl(wrapper=True)

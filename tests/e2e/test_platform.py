@@ -1,7 +1,6 @@
 """From bare nodes to a platform that survives: one lab, the steps in order, each a test."""
 
 import json
-import os
 import time
 import uuid
 from itertools import pairwise
@@ -32,10 +31,14 @@ def succeeded(run) -> None:
     assert run.status == 0, run.output[-6000:]
 
 
-def test_killed_runs_and_the_one_after_converge(lab):
-    if os.environ.get("E2E_KEEP") != "1":
-        for number, (playbook, task) in enumerate(KILLED_IN, 1):
-            lab.play_until(f"killed run {number}", task, playbook, seconds=600)
+@pytest.mark.proof
+@pytest.mark.parametrize(("playbook", "task"), KILLED_IN)
+def test_a_run_is_killed(lab, playbook, task):
+    lab.play_until(f"run killed in {task.split(' : ')[1]}", task, playbook, seconds=600)
+
+
+def test_a_whole_run_converges(lab):
+    """From nothing; with the proofs, on what killed runs left."""
     succeeded(site(lab, "first whole run"))
 
 
