@@ -100,6 +100,11 @@ def test_a_backup_is_made_on_demand(lab, backed_up):
     assert "Completed" in lab.kubectl("get backup.velero.io -n velero -o jsonpath={.items[*].status.phase}")
 
 
+def test_backups_are_as_young_as_their_schedules_say(lab, backed_up):
+    found = lab.verify("base backup", "dump", "etcd snapshot", "namespace backup")
+    assert {check["status"] for check in found.values()} == {"passed"}, found
+
+
 def test_etcd_is_lost_and_restored(lab, eventually, backed_up):
     """The application serves without an API server; afterwards the cluster is as it was."""
     pods = set(lab.kubectl("get pods -n quote-lab -l app.kubernetes.io/name=quote-app -o name").split())
