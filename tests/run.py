@@ -169,7 +169,7 @@ def molecule() -> list[Step]:
 
 def e2e(proof: bool) -> list[Step]:
     """Return the lab end to end; the long proofs in it are for a release."""
-    command = ["pytest", "tests/e2e", "-x", "-s"]
+    command = ["pytest", "tests/e2e", "-x", "-s", "--durations=20"]
     if proof:
         return [Step("e2e", "lab", command, 180, reports=True)]
     return [Step("e2e", "lab", [*command, "-m", "not proof"], 60, reports=True)]
