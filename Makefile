@@ -1,5 +1,5 @@
 # Two commands: `make lab` builds everything on this machine, `make test` proves it. Both may be stopped and repeated.
-.PHONY: help bootstrap machine lab test lint unit molecule e2e bench clean
+.PHONY: help bootstrap machine lab test lint unit molecule e2e proof bench clean
 .DEFAULT_GOAL := help
 .ONESHELL:
 SHELL := bash
@@ -46,6 +46,13 @@ lint unit: bootstrap ## Run one layer of tests
 
 molecule e2e: machine
 	@python tests/run.py $@
+
+proof: machine ## Prove every claim of the README, for a release: all tests, none left out; writes docs/proof.json
+	@git diff --quiet HEAD || { echo "make proof: commit your changes first: what is proven is a commit" >&2; exit 1; }
+	status=0
+	python tests/run.py --proof || status=$$?
+	quote-platform proof record --gate || status=$$?
+	exit $$status
 
 bench: machine ## Measure; writes docs/benchmarks.md
 	@bench/run

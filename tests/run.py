@@ -4,13 +4,16 @@
     tests/run.py                    all layers: lint unit molecule e2e
     tests/run.py lint unit          some of them
     tests/run.py molecule -k storage -k postgres    some of their steps
+    tests/run.py --proof            all layers with the long proofs, for a release
 
-Ends in `N passed, N failed`, which is also in reports/total; the exit status is 0 only if something ran and
-nothing failed. A step that could not run counts as failed.
+Ends in `N passed, N failed`, which is also in reports/total, with `, N skipped` where tests were left out;
+those are named. The exit status is 0 only if something ran and nothing failed, and with --proof nothing was
+left out. A step that could not run counts as failed. What every step took goes to reports/steps.json.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -19,15 +22,20 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / "reports"
 APP = ROOT / "apps" / "quote-app"
 LAYERS = ("lint", "unit", "molecule", "e2e")
+ON_NODES = ("molecule", "e2e")  # these need the mirror
 
 # Two lanes run side by side: roles of a node on fresh nodes, the others on one shared cluster, in an order in
 # which each finds what it builds on. A unit test holds this list against molecule/ and roles/.
@@ -77,7 +85,7 @@ class Step:
     minutes: float
     lane: str = ""
     cwd: Path = ROOT
-    reports: bool = False  # writes its own JUnit files under REPORTS/layer/name*.xml
+    reports: bool = False  # writes its own JUnit report
     env: dict[str, str] = field(default_factory=dict)
     # Runs whether or not -k names it, and counts only when it fails: clearing away.
     silent: bool = False
@@ -100,9 +108,12 @@ class Outcome:
     step: Step
     passed: int
     failed: int
-    skipped: int
     seconds: float
     reason: str = ""
+    skipped: list[str] = field(default_factory=list)  # the tests that were left out, each with its reason
+    # Processor seconds: of the whole machine meanwhile, nodes included, and of the step's own processes.
+    machine: float = 0
+    own: float = 0
 
 
 def shell_scripts() -> list[str]:
@@ -156,21 +167,23 @@ def molecule() -> list[Step]:
     return steps
 
 
-def e2e() -> list[Step]:
-    """Return the lab end to end."""
-    return [Step("e2e", "lab", ["pytest", "tests/e2e", "-x", "-s"], 60, reports=True)]
+def e2e(proof: bool) -> list[Step]:
+    """Return the lab end to end; the long proofs in it are for a release."""
+    command = ["pytest", "tests/e2e", "-x", "-s", "--durations=20"]
+    if proof:
+        return [Step("e2e", "lab", command, 180, reports=True)]
+    return [Step("e2e", "lab", [*command, "-m", "not proof"], 60, reports=True)]
 
 
-def mirror(layers: Iterable[str]) -> list[Step]:
-    """Return the filling of the mirror, which costs nothing when it is full, for the layers that need it."""
-    if not {"molecule", "e2e"} & set(layers):
-        return []
+def mirror() -> list[Step]:
+    """Return the filling of the mirror, which costs nothing when it is full."""
     return [Step("mirror", "fill", ["quote-platform", "mirror", "fill"], 55)]
 
 
 def environment(step: Step) -> dict[str, str]:
     """Return the environment of a step: the tools of the virtual environment first."""
     env = dict(os.environ)
+    env.pop("E2E_ALERTS", None)  # what is counted and recorded is all of them
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     env["PYTEST_ADDOPTS"] = f"--junitxml={step.junit}" if step.reports else ""
     env |= {"ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1", "PY_COLORS": "0", "COLUMNS": "160"}
@@ -181,11 +194,10 @@ def environment(step: Step) -> dict[str, str]:
     return env | step.env
 
 
-def call(step: Step, seconds: float) -> tuple[int, str]:
-    """Run a step in its own process group; return its status and why it ended early, if it did."""
+def call(step: Step, seconds: float) -> tuple[int, str, float]:
+    """Run a step in its own process group; return its status, why it ended early, its processor seconds."""
     step.log.parent.mkdir(parents=True, exist_ok=True)
-    for old in step.log.parent.glob(f"{step.name}*.xml"):
-        old.unlink()
+    step.junit.unlink(missing_ok=True)
     with step.log.open("wb") as log:
         try:
             process = subprocess.Popen(
@@ -199,17 +211,36 @@ def call(step: Step, seconds: float) -> tuple[int, str]:
             )
         except OSError as error:
             log.write(f"{error}\n".encode())
-            return 127, f"could not start: {error.strerror}: {step.command[0]}"
+            return 127, f"could not start: {error.strerror}: {step.command[0]}", 0
         with RUNNING_LOCK:
             RUNNING.add(process)
         try:
-            return process.wait(timeout=seconds), ""
+            used = wait(process, seconds)
+            return process.returncode, "", used
         except subprocess.TimeoutExpired:
             end(process)
-            return 124, f"stopped after {seconds / 60:.0f} min"
+            return 124, f"stopped after {seconds / 60:.0f} min", 0
         finally:
             with RUNNING_LOCK:
                 RUNNING.discard(process)
+
+
+def wait(process: subprocess.Popen[bytes], seconds: float) -> float:
+    """Wait for a process; return the processor seconds of it and all that it has waited for."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return usage.ru_utime + usage.ru_stime
+        time.sleep(0.1)
+    raise subprocess.TimeoutExpired(process.args, seconds)
+
+
+def busy() -> float:
+    """Return the seconds that the machine's processors have worked since it was started."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq)
 
 
 RUNNING: set[subprocess.Popen[bytes]] = set()
@@ -226,54 +257,54 @@ def end(process: subprocess.Popen[bytes]) -> None:
             return
 
 
-def count(path: Path) -> tuple[int, int, int, str]:
-    """Return passed, failed and skipped of a JUnit file, and what the failed ones say."""
-    cases = list(ET.parse(path).getroot().iter("testcase"))  # noqa: S314 (our own file)
-    skipped = sum(1 for case in cases if case.find("skipped") is not None)
-    told = []
-    for case in cases:
-        if faults := [*case.findall("failure"), *case.findall("error")]:
-            message = faults[0].get("message", "").strip().partition("\n")[0]
-            told.append(f"{case.get('name')}: {message[:200]}")
-    return len(cases) - len(told) - skipped, len(told), skipped, "; ".join(told)
-
-
 def execute(step: Step, seconds: float) -> Outcome:
     """Run a step and judge it."""
     if seconds <= 0:
-        return Outcome(step, 0, 1, 0, 0, "not started: out of time")
-    started = time.monotonic()
-    status, reason = call(step, min(seconds, step.minutes * 60))
-    took = time.monotonic() - started
+        return Outcome(step, 0, 1, 0, "not started: out of time")
+    started, before = time.monotonic(), busy()
+    status, reason, own = call(step, min(seconds, step.minutes * 60))
+    outcome = Outcome(step, 0, 0, time.monotonic() - started, reason, machine=busy() - before, own=own)
     if step.silent:
-        return Outcome(step, 0, int(status != 0), 0, took, reason)
-    passed = failed = skipped = 0
+        outcome.failed = int(status != 0)
+    else:
+        judge(outcome, status)
+    return outcome
+
+
+def judge(outcome: Outcome, status: int) -> None:
+    """Count the cases of a step's JUnit report; add what none of them says: how the step itself ended."""
+    step, suites = outcome.step, ET.Element("testsuites")
     if step.reports:
         try:
-            passed, failed, skipped, told = count(step.junit)
-            reason = reason or told
+            suites = ET.parse(step.junit).getroot()  # noqa: S314 (our own file)
         except (OSError, ET.ParseError):
-            reason = reason or "wrote no report: nothing was tested"
-        if status == 0 and not passed + failed:
-            failed, reason = 1, reason or "nothing was tested"
-        if step.layer == "molecule" and status == 0:
-            passed += 1  # the role itself: dry run, converge, idempotence
-    else:
-        passed = int(status == 0)
-    if status != 0 and not failed:
-        failed, reason = 1, reason or f"ended with status {status}"
-    if not step.reports:
-        write_junit(step, failed, took, reason)
-    return Outcome(step, passed, failed, skipped, took, reason)
+            outcome.reason = outcome.reason or "wrote no report: nothing was tested"
+    cases = list(suites.iter("testcase"))
+    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    skipped = [case for case in cases if case.find("skipped") is not None]
+    if step.reports and status == 0 and len(cases) == len(skipped):
+        status, outcome.reason = 1, outcome.reason or "nothing was tested"
+    # A scenario is a test of the role as well: dry run, converge, idempotence.
+    if not step.reports or (status == 0 and step.layer == "molecule") or (status != 0 and not failed):
+        suite = ET.SubElement(suites, "testsuite", name=step.layer)
+        case = ET.SubElement(suite, "testcase", classname=step.layer, name=step.name)
+        spent = sum(float(one.get("time", 0)) for one in cases)
+        case.set("time", f"{max(0, outcome.seconds - spent):.1f}")
+        cases.append(case)
+        if status != 0:
+            outcome.reason = outcome.reason or f"ended with status {status}"
+            ET.SubElement(case, "failure", message=outcome.reason)
+            failed.append(case)
+        ET.ElementTree(suites).write(step.junit, encoding="utf-8", xml_declaration=True)
+    outcome.passed, outcome.failed = len(cases) - len(failed) - len(skipped), len(failed)
+    outcome.reason = outcome.reason or "; ".join(f"{case.get('name')}: {said(case)}" for case in failed)
+    outcome.skipped = [f"{case.get('name')} ({said(case)})" for case in skipped]
 
 
-def write_junit(step: Step, failed: int, took: float, reason: str) -> None:
-    """Report a step that knows nothing of JUnit as one test."""
-    suite = ET.Element("testsuite", name=step.layer, tests="1", failures=str(failed), time=f"{took:.1f}")
-    case = ET.SubElement(suite, "testcase", classname=step.layer, name=step.name, time=f"{took:.1f}")
-    if failed:
-        ET.SubElement(case, "failure", message=reason)
-    ET.ElementTree(suite).write(step.junit, encoding="utf-8", xml_declaration=True)
+def said(case: ET.Element) -> str:
+    """Return the first line of what a test that failed or was left out says."""
+    told = (part.get("message", "") for part in case if part.tag in {"failure", "error", "skipped"})
+    return next(told, "").strip().partition("\n")[0][:200]
 
 
 PRINT_LOCK = threading.Lock()
@@ -293,7 +324,7 @@ def show(outcome: Outcome) -> None:
     mark = "FAILED" if outcome.failed else "ok"
     counts = f"{outcome.passed} passed, {outcome.failed} failed"
     if outcome.skipped:
-        counts += f", {outcome.skipped} not run"
+        counts += f", {len(outcome.skipped)} not run"
     line = f"  {mark:<7}{step.layer}/{step.name:<22}{outcome.seconds:7.0f} s   {counts}"
     if outcome.failed:
         tail: list[str] = []
@@ -328,6 +359,47 @@ def run(steps: list[Step], deadline: float) -> list[Outcome]:
         ]
 
 
+def measured(outcomes: list[Outcome], layers: dict[str, tuple[float, float]]) -> dict[str, Any]:
+    """Return the seconds that steps and layers took: `wall` is by the clock.
+
+    `cpu` is what the machine's processors worked meanwhile, whoever for: nodes are no children of ours. Where
+    lanes run side by side, only the layer's is known. `own` is of the step's own processes, without nodes.
+    """
+    lanes: dict[str, set[str]] = {}
+    for outcome in outcomes:
+        lanes.setdefault(outcome.step.layer, set()).add(outcome.step.lane)
+    steps = [
+        {
+            "layer": outcome.step.layer,
+            "step": outcome.step.name,
+            "wall": round(outcome.seconds, 1),
+            "cpu": round(outcome.machine, 1) if len(lanes[outcome.step.layer]) == 1 else None,
+            "own": round(outcome.own, 1),
+        }
+        for outcome in outcomes
+    ]
+    totals = [
+        {"layer": layer, "wall": round(wall, 1), "cpu": round(cpu, 1)}
+        for layer, (wall, cpu) in layers.items()
+    ]
+    return {"steps": steps, "layers": totals}
+
+
+def show_measured(found: dict[str, Any]) -> None:
+    """Print what steps and layers took."""
+    say(f"{'':<34}{'wall s':>9}{'cpu s':>9}{'own s':>9}   (cpu: of the whole machine)")
+    for row in [*found["steps"], *found["layers"]]:
+        name = f"{row['layer']}/{row['step']}" if "step" in row else f"{row['layer']}, all of it"
+        cells = ("-" if row.get(key) is None else f"{row[key]:.0f}" for key in ("wall", "cpu", "own"))
+        say(f"  {name:<32}" + "".join(f"{cell:>9}" for cell in cells))
+
+
+def commit() -> str:
+    """Return the commit that is tested, marked when files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Run the layers of tests.")
@@ -335,11 +407,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "-k", dest="names", action="append", default=[], help="only steps with this in their name"
     )
-    parser.add_argument("--minutes", type=float, default=85, help="stop after this long (default 85)")
+    parser.add_argument("--proof", action="store_true", help="the long proofs too; nothing may be left out")
+    parser.add_argument("--minutes", type=float, help="stop after this long (default 85, with --proof 300)")
     parsed = parser.parse_args()
     if unknown := set(parsed.layers) - set(LAYERS):
         parser.error(f"no such layer: {', '.join(sorted(unknown))}; there are {', '.join(LAYERS)}")
     parsed.layers = [layer for layer in LAYERS if layer in parsed.layers or not parsed.layers]
+    parsed.minutes = parsed.minutes or (300 if parsed.proof else 85)
     return parsed
 
 
@@ -347,41 +421,61 @@ def main() -> int:
     """Run what was asked for and sum it up."""
     options = arguments()
     deadline = time.monotonic() + options.minutes * 60
-    layers = {"lint": lint, "unit": unit, "molecule": molecule, "e2e": e2e}
-    for layer in (*options.layers, "total"):
+    head = {"commit": commit(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    steps_of: dict[str, Callable[[], list[Step]]] = {
+        "lint": lint,
+        "unit": unit,
+        "mirror": mirror,
+        "molecule": molecule,
+        "e2e": lambda: e2e(options.proof),
+    }
+    layers = list(options.layers)
+    if first := next((layer for layer in layers if layer in ON_NODES), ""):
+        layers.insert(layers.index(first), "mirror")
+    for layer in layers:
         shutil.rmtree(REPORTS / layer, ignore_errors=True)
     (REPORTS / "total").unlink(missing_ok=True)
+    (REPORTS / "steps.json").unlink(missing_ok=True)
 
     outcomes: list[Outcome] = []
-    filled = False
-    for layer in options.layers:
-        if not filled and (fill := mirror([layer])):
-            say("mirror")
-            outcomes += run(fill, deadline)
-            filled = True
+    took: dict[str, tuple[float, float]] = {}
+    for layer in layers:
         say(layer)
-        steps = layers[layer]()
-        if options.names:
+        steps = steps_of[layer]()
+        if options.names and layer != "mirror":
             steps = [
                 step for step in steps if step.silent or any(name in step.name for name in options.names)
             ]
+        started, before = time.monotonic(), busy()
         outcomes += run(steps, deadline)
+        took[layer] = time.monotonic() - started, busy() - before
 
-    passed = sum(outcome.passed for outcome in outcomes)
-    failed = sum(outcome.failed for outcome in outcomes)
-    # Once more where nobody has to search for them.
+    found = measured(outcomes, took)
+    REPORTS.mkdir(exist_ok=True)
+    (REPORTS / "steps.json").write_text(json.dumps(head | found, indent=2) + "\n")
+    show_measured(found)
+    return close(outcomes, options.proof)
+
+
+def close(outcomes: list[Outcome], proof: bool) -> int:
+    """Name what failed or was left out where nobody has to search for it; return the exit status."""
     for outcome in outcomes:
         if outcome.failed:
             say(f"failed: {outcome.step.layer}/{outcome.step.name}: {outcome.reason}")
+    for outcome in outcomes:
+        for test in outcome.skipped:
+            say(f"not run: {outcome.step.layer}/{outcome.step.name}: {test}")
+    passed = sum(outcome.passed for outcome in outcomes)
+    failed = sum(outcome.failed for outcome in outcomes)
+    skipped = sum(len(outcome.skipped) for outcome in outcomes)
     if not passed + failed:
         failed = 1
         say("nothing ran")
-    total = f"{passed} passed, {failed} failed"
-    REPORTS.mkdir(exist_ok=True)
+    total = f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else "")
     (REPORTS / "total").write_text(f"{total}\n")
     if os.environ.get("CI") != "true":  # .ci/run closes with this line itself
         say(total)
-    return int(failed > 0)
+    return int(failed > 0 or (proof and skipped > 0))
 
 
 def interrupt(*_: object) -> None:

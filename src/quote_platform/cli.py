@@ -4,6 +4,7 @@ import typer
 
 from quote_platform.lab.cli import app as lab
 from quote_platform.mirror.cli import app as mirror
+from quote_platform.proof import app as proof
 from quote_platform.roledocs import app as roles
 from quote_platform.rotation import app as rotate
 from quote_platform.verify.cli import app as verify
@@ -20,6 +21,7 @@ app.add_typer(
     rotate, name="rotate", help="Give accounts of the database new credentials, while they are used."
 )
 app.add_typer(roles, name="roles", help="Documentation of the roles.")
+app.add_typer(proof, name="proof", help="Record which claims of the README have been proven, and when.")
 
 if __name__ == "__main__":
     app()

@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME, SUBNET, GATEWAY = "e2e", "10.89.43.0/24", "10.89.43.1"
 LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--vaults", "1", "--logs")
 HOST = "quotes.example.com"
-# The files in their order, with the minutes of the longest test of each, or more: a run that has filled its
-# mirror from nothing has no time for all. Those with 0 are never left out.
+# The files in their order, with the minutes of the longest test of each, or more; a proof may name its own.
+# A run that has filled its mirror from nothing has no time for all. Those with 0 are never left out.
 MINUTES = {
     "platform": 0,
     "recovery": 5,
@@ -130,6 +130,16 @@ class Lab:
         return self.ssh(
             "master-1", f"kubectl --kubeconfig /etc/kubernetes/admin.conf {arguments}", check=check
         )
+
+    def verify(self, *names: str, options: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+        """Return what some checks of the platform came to, by their names."""
+        LOGS.mkdir(parents=True, exist_ok=True)
+        report, kubeconfig = LOGS / "verify.json", str(ROOT / "secrets" / NAME / "kubeconfig")
+        report.unlink(missing_ok=True)
+        words = ["quote-platform", "verify", "run", "--kubeconfig", kubeconfig, "--report", str(report)]
+        words += ["--version", "1", "--image", "none", "--address", self.workers[0], *options]
+        self.command(*words, *(word for name in names for word in ("--only", name)), check=False)
+        return {check["name"]: check for check in json.loads(report.read_text())["checks"]}
 
     @contextmanager
     def stopped(self, node: str) -> Iterator[None]:
@@ -313,8 +323,10 @@ def subject(item: pytest.Item) -> str:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what would not end in time, so that the last tests are run."""
     minutes = MINUTES[subject(item)]
+    if mark := item.get_closest_marker("proof"):
+        minutes = mark.kwargs.get("minutes", minutes)
     if minutes and time.time() + 60 * (minutes + MINUTES_OF_THE_LAST) > DEADLINE:
-        pytest.skip("not run: the time is up")
+        pytest.skip("the time is up")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -42,12 +42,14 @@ def used(lab):
         time.sleep(75)
 
 
+@pytest.mark.proof
 def test_an_empty_query_is_seen(lab, monkeypatch):
     panel = {"title": "Nothing", "targets": [{"expr": "up{job='nobody'}"}, {"expr": "vector(0) / 0"}]}
     monkeypatch.setitem(DASHBOARDS, "wrong", {"panels": [panel]})
     assert len(empty(lab, "wrong")) == 2
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("title", DASHBOARDS)
 def test_every_query_has_data(lab, used, title):
     assert len(DASHBOARDS[title]["panels"]) >= 6
@@ -61,9 +63,7 @@ def history(lab: Lab, query: str, minutes: int) -> list[dict[str, Any]]:
     return promtool(lab, "range", query, *limits)
 
 
-@pytest.mark.skipif(os.environ.get("E2E_PICTURES") != "1", reason="E2E_PICTURES=1 draws them")
-@pytest.mark.parametrize("title", DASHBOARDS)
-def test_pictures(lab, title):
+def draw(lab, title):
     from matplotlib import dates, pyplot, ticker  # noqa: PLC0415 (slow to load, and seldom needed)
 
     panels = DASHBOARDS[title]["panels"]
@@ -95,3 +95,7 @@ def test_pictures(lab, title):
     figure.tight_layout()
     (ROOT / "docs/images").mkdir(exist_ok=True)
     figure.savefig(ROOT / f"docs/images/dashboard-{title}.png", dpi=90)
+
+
+if os.environ.get("E2E_PICTURES") == "1":
+    test_pictures = pytest.mark.parametrize("title", DASHBOARDS)(draw)

@@ -3,6 +3,8 @@
 import time
 from itertools import pairwise
 
+import pytest
+
 from .conftest import ask
 
 MEMORY = 2.5 * 1024**3
@@ -20,6 +22,7 @@ def test_measuring_takes_little(lab):
     assert total < MEMORY
 
 
+@pytest.mark.proof
 def test_prometheus_is_killed(lab, eventually):
     """No target is without figures for a minute, and the rules are what they were."""
     rules = {(one["metric"]["rule_group"]) for one in ask(lab, "prometheus_rule_group_rules")}

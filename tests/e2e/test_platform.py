@@ -1,7 +1,6 @@
 """From bare nodes to a platform that survives: one lab, the steps in order, each a test."""
 
 import json
-import os
 import time
 import uuid
 from itertools import pairwise
@@ -22,6 +21,7 @@ KILLED_IN = (
     ("site.yml", "component : Wait for postgres"),
 )
 SECONDS_WITHOUT_WRITES = 60
+VERIFIED = ROOT / "reports" / "e2e" / "verify.json"
 
 
 def site(lab: Lab, title: str, *arguments: str):
@@ -32,10 +32,14 @@ def succeeded(run) -> None:
     assert run.status == 0, run.output[-6000:]
 
 
-def test_killed_runs_and_the_one_after_converge(lab):
-    if os.environ.get("E2E_KEEP") != "1":
-        for number, (playbook, task) in enumerate(KILLED_IN, 1):
-            lab.play_until(f"killed run {number}", task, playbook, seconds=600)
+@pytest.mark.proof
+@pytest.mark.parametrize(("playbook", "task"), KILLED_IN)
+def test_a_run_is_killed(lab, playbook, task):
+    lab.play_until(f"run killed in {task.split(' : ')[1]}", task, playbook, seconds=600)
+
+
+def test_a_whole_run_converges(lab):
+    """From nothing; with the proofs, on what killed runs left."""
     succeeded(site(lab, "first whole run"))
 
 
@@ -70,14 +74,12 @@ def test_drift_is_named_and_repaired(lab):
 
 
 def test_every_function_works_from_outside(lab):
-    run = lab.play(
-        "verify", "playbooks/verify.yml", "--extra-vars", f"verify_report={ROOT}/reports/verify.json"
-    )
-    report = json.loads((ROOT / "reports" / "verify.json").read_text())
-    failed = [check for check in report["checks"] if check["status"] == "failed"]
+    run = lab.play("verify", "playbooks/verify.yml", "--extra-vars", f"verify_report={VERIFIED}")
+    checks = json.loads(VERIFIED.read_text())["checks"]
+    failed = [check for check in checks if check["status"] == "failed"]
     assert not failed, failed
     succeeded(run)
-    passed = {check["name"] for check in report["checks"] if check["status"] == "passed"}
+    passed = {check["name"] for check in checks if check["status"] == "passed"}
     assert passed >= {
         "nodes",
         "pod to pod",
@@ -95,6 +97,13 @@ def test_every_function_works_from_outside(lab):
         "metrics",
         "alerts",
     }
+
+
+def test_the_rate_limit_is_met(lab):
+    (check,) = [one for one in json.loads(VERIFIED.read_text())["checks"] if one["name"] == "rate limit"]
+    if check["status"] == "not run":
+        pytest.skip(check["detail"])
+    assert check["status"] == "passed"
 
 
 def test_secrets_are_encrypted_at_rest_and_requests_audited(lab):

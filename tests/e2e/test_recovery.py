@@ -100,6 +100,11 @@ def test_a_backup_is_made_on_demand(lab, backed_up):
     assert "Completed" in lab.kubectl("get backup.velero.io -n velero -o jsonpath={.items[*].status.phase}")
 
 
+def test_backups_are_as_young_as_their_schedules_say(lab, backed_up):
+    found = lab.verify("base backup", "dump", "etcd snapshot", "namespace backup")
+    assert {check["status"] for check in found.values()} == {"passed"}, found
+
+
 def test_etcd_is_lost_and_restored(lab, eventually, backed_up):
     """The application serves without an API server; afterwards the cluster is as it was."""
     pods = set(lab.kubectl("get pods -n quote-lab -l app.kubernetes.io/name=quote-app -o name").split())
@@ -121,6 +126,7 @@ def test_etcd_is_lost_and_restored(lab, eventually, backed_up):
     lab.kubectl("delete configmap marker -n default")
 
 
+@pytest.mark.proof
 def test_rows_come_back_from_a_dump(lab, backed_up):
     """The rows are those of the dump; until all of them are back, the database is the one that was there."""
     sql(lab, f"delete from quotes where text like '{backed_up} %'; create table later (word text)")  # noqa: S608
@@ -141,6 +147,7 @@ def test_rows_come_back_from_a_dump(lab, backed_up):
     assert len(acknowledged) > 5
 
 
+@pytest.mark.proof
 def test_a_dropped_table_is_restored_to_the_second_before(lab):
     mark = uuid.uuid4().hex
     with writer(lab, mark) as acknowledged:
@@ -190,6 +197,7 @@ def test_the_namespace_is_lost_with_the_whole_database(lab, backed_up):
     assert age <= SECONDS_LOST
 
 
+@pytest.mark.proof
 def test_vaults_machine_is_lost(lab, backed_up):
     """A new machine of the same name has what was in the snapshot; users notice nothing."""
     with lab.requests(lab.workers) as answers:
@@ -203,6 +211,7 @@ def test_vaults_machine_is_lost(lab, backed_up):
     }
 
 
+@pytest.mark.proof(minutes=12)
 def test_the_object_store_is_away(lab, eventually):
     """The application serves and writes; the archive catches up when the store is back."""
     with lab.stopped("store-1"):

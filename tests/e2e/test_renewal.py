@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import httpx
+import pytest
 import yaml
 
 from quote_platform.mirror import catalogue
@@ -13,6 +14,7 @@ from quote_platform.verify.certificates import shown
 from .conftest import HOST, NAME, ROOT
 from .test_platform import succeeded
 
+pytestmark = pytest.mark.proof
 PLAYBOOK = "playbooks/renew-certificates.yml"
 MASTER, STORE = "10.89.43.11", "10.89.43.111"
 

@@ -1,20 +1,31 @@
-"""The runner must not pass what failed, never ran, or never ended."""
+"""The runner and CI must not pass what failed, never ran, or never ended, and name what was left out."""
 
+import json
+import os
 import runpy
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-RUNNER = runpy.run_path(str(Path(__file__).resolve().parents[2] / "tests" / "run.py"))
+ROOT = Path(__file__).resolve().parents[2]
+RUNNER = runpy.run_path(str(ROOT / "tests" / "run.py"))
 SUITE = '<testsuite><testcase name="a"/>{}</testsuite>'
+LEFT_OUT = '<testcase name="c"><skipped message="the time is up"/></testcase>'
+
+
+@pytest.fixture(autouse=True)
+def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(RUNNER["execute"].__globals__, "REPORTS", tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
 def outcome(tmp_path: Path) -> Any:
-    RUNNER["execute"].__globals__["REPORTS"] = tmp_path
-
     def run(script: str, reports: bool = False, layer: str = "unit", minutes: float = 1) -> Any:
         command = [sys.executable, "-c", script, str(tmp_path / layer / "step.xml")]
         step = RUNNER["Step"](layer, "step", command, minutes, reports=reports, cwd=tmp_path)
@@ -33,9 +44,10 @@ def test_a_command_counts_once(outcome: Any) -> None:
 
 
 def test_a_report_is_counted_case_by_case(outcome: Any) -> None:
-    cases = '<testcase name="b"><failure message="why"/></testcase><testcase name="c"><skipped/></testcase>'
+    cases = f'<testcase name="b"><failure message="why"/></testcase>{LEFT_OUT}'
     found = outcome(write(SUITE.format(cases), status=1), reports=True)
-    assert (found.passed, found.failed, found.skipped, found.reason) == (1, 1, 1, "b: why")
+    assert (found.passed, found.failed, found.reason) == (1, 1, "b: why")
+    assert found.skipped == ["c (the time is up)"]
 
 
 def test_a_failure_that_no_report_names_counts(outcome: Any) -> None:
@@ -43,7 +55,21 @@ def test_a_failure_that_no_report_names_counts(outcome: Any) -> None:
     assert (found.passed, found.failed) == (1, 1)
 
 
-@pytest.mark.parametrize("script", ["pass", write("<testsuite/>")])
+@pytest.mark.parametrize(("status", "failures"), [(0, 0), (1, 1)])
+def test_a_scenario_reports_how_its_role_ended(
+    outcome: Any, tmp_path: Path, status: int, failures: int
+) -> None:
+    """Its tests alone would not say that converging a second time changed something."""
+    found = outcome(write(SUITE.format(""), status), reports=True, layer="molecule")
+    assert (found.passed, found.failed) == (2 - failures, failures)
+    report = ElementTree.parse(tmp_path / "molecule" / "step.xml")  # noqa: S314
+    assert [case.get("name") for case in report.iter("testcase")] == ["a", "step"]
+    assert len(list(report.iter("failure"))) == failures
+
+
+@pytest.mark.parametrize(
+    "script", ["pass", write("<testsuite/>"), write(f"<testsuite>{LEFT_OUT}</testsuite>")]
+)
 def test_nothing_tested_is_a_failure(outcome: Any, script: str) -> None:
     assert outcome(script, reports=True).failed == 1
 
@@ -58,9 +84,108 @@ def test_a_step_that_does_not_end_is_stopped(outcome: Any) -> None:
     assert found.seconds < 30
 
 
+def test_a_step_that_has_no_time_left_is_a_failure() -> None:
+    found = RUNNER["execute"](RUNNER["Step"]("unit", "step", ["true"], 1), 0)
+    assert (found.passed, found.failed) == (0, 1)
+
+
 def test_a_missing_program_is_a_failure(tmp_path: Path) -> None:
-    RUNNER["execute"].__globals__["REPORTS"] = tmp_path
     step = RUNNER["Step"]("unit", "step", ["no-such-program-here"], 1, cwd=tmp_path)
     found = RUNNER["execute"](step, 60)
     assert found.failed == 1
     assert "could not start" in found.reason
+
+
+def test_processor_time_is_that_of_the_step_and_its_children(outcome: Any) -> None:
+    work = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}])"
+    found = outcome(child)
+    assert 0.5 <= found.own <= 5
+    assert found.machine >= 0.4  # counted in ticks
+    assert outcome("import time; time.sleep(0.5)").own < 0.4
+
+
+def test_only_a_layer_knows_the_processor_time_of_lanes_side_by_side() -> None:
+    step, result = RUNNER["Step"], RUNNER["Outcome"]
+    outcomes = [
+        result(step("unit", "python", [], 1), 1, 0, 3, machine=4, own=2),
+        result(step("molecule", "storage", [], 1, lane="nodes"), 1, 0, 5, machine=8, own=1),
+        result(step("molecule", "worker", [], 1, lane="cluster"), 1, 0, 5, machine=8, own=1),
+    ]
+    found = RUNNER["measured"](outcomes, {"unit": (3, 4), "molecule": (5, 8)})
+    assert [row["cpu"] for row in found["steps"]] == [4, None, None]
+    assert found["layers"] == [
+        {"layer": "unit", "wall": 3, "cpu": 4},
+        {"layer": "molecule", "wall": 5, "cpu": 8},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "total", "statuses"),
+    [
+        ((2, 0, []), "2 passed, 0 failed", (0, 0)),
+        ((2, 0, ["b (why)"]), "2 passed, 0 failed, 1 skipped", (0, 1)),
+        ((2, 1, ["b (why)"]), "2 passed, 1 failed, 1 skipped", (1, 1)),
+        ((0, 0, ["b (why)"]), "0 passed, 1 failed, 1 skipped", (1, 1)),
+    ],
+)
+def test_what_was_left_out_is_named_and_fails_a_proof(
+    reports: Path, capsys: pytest.CaptureFixture[str], counts: Any, total: str, statuses: tuple[int, int]
+) -> None:
+    passed, failed, skipped = counts
+    step = RUNNER["Step"]("e2e", "lab", [], 1)
+    outcome = RUNNER["Outcome"](step, passed, failed, 1, skipped=skipped)
+    assert tuple(RUNNER["close"]([outcome], proof) for proof in (False, True)) == statuses
+    assert (reports / "total").read_text() == f"{total}\n"
+    assert ("not run: e2e/lab: b (why)" in capsys.readouterr().out) == bool(skipped)
+
+
+def test_long_proofs_are_for_a_release() -> None:
+    (change,), (release,) = RUNNER["e2e"](False), RUNNER["e2e"](True)
+    assert change.command == [*release.command, "-m", "not proof"]
+
+
+def test_a_run_writes_what_its_steps_took(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "run.py", tmp_path / "tests" / "run.py")
+    done = subprocess.run(
+        [sys.executable, tmp_path / "tests" / "run.py", "lint", "-k", "nothing-of-this-name"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"CI": ""},
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.endswith("nothing ran\n0 passed, 1 failed\n")
+    found = json.loads((tmp_path / "reports" / "steps.json").read_text())
+    assert found["steps"] == []
+    assert [row["layer"] for row in found["layers"]] == ["lint"]
+
+
+@pytest.mark.parametrize(
+    ("total", "status", "closing"),
+    [
+        ("5 passed, 0 failed", 0, "5 passed, 0 failed"),
+        ("5 passed, 0 failed, 2 skipped", 0, "5 passed, 0 failed, 2 skipped"),
+        ("5 passed, 1 failed, 2 skipped", 1, "5 passed, 1 failed, 2 skipped"),
+        ("5 passed, 0 failed", 2, "5 passed, 1 failed"),
+        ("0 passed, 0 failed, 2 skipped", 0, "0 passed, 1 failed, 2 skipped"),
+        ("", 0, "0 passed, 1 failed"),
+        ("5 passed", 0, "0 passed, 1 failed"),
+    ],
+)
+def test_ci_closes_with_the_counts(tmp_path: Path, total: str, status: int, closing: str) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
+    make = tmp_path / "make"
+    make.write_text(f"#!/bin/sh\nmkdir -p reports\necho '{total}' > reports/total\nexit {status}\n")
+    make.chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / ".ci" / "run"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1] == closing
+    assert done.returncode == int(" 0 failed" not in closing)
