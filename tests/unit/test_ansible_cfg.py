@@ -1,4 +1,4 @@
-"""Without an inventory that can be read, Ansible fails: no cluster is taken by default, and none is missed in silence."""
+"""Ansible fails without an inventory that it can read: no cluster is taken by default."""
 
 import os
 import subprocess
