@@ -88,7 +88,8 @@ def test_paths_and_variables_exist(page: Path) -> None:
     ours = re.compile(rf"(__)?({'|'.join(role.name for role in roledocs.roles())}|cluster|verify)_\w+")
     for text in code(page):
         for path in re.findall(rf"(?<![\w/.<-])(?:{FOLDERS})/[\w./*-]+", text):
-            assert path in GENERATED or any(ROOT.glob(path.rstrip("."))), f"{path} does not exist"
+            if not re.search(r"/[A-Z]+(/|$)", path):  # as inventories/NAME
+                assert path in GENERATED or any(ROOT.glob(path.rstrip("."))), f"{path} does not exist"
         # cert_manager_acme_* names several.
         for name in re.findall(r"(?<![\w/.-])[a-z_]+[a-z0-9_]*(?![\w(*])", text):
             if ours.fullmatch(name):
@@ -98,3 +99,25 @@ def test_paths_and_variables_exist(page: Path) -> None:
 def test_every_page_is_found_from_the_readme() -> None:
     linked = set(re.findall(r"\]\(docs/([\w-]+\.md)", (ROOT / "README.md").read_text()))
     assert {page.name for page in (ROOT / "docs").glob("*.md")} - linked == set()
+
+
+def test_every_port_that_can_be_set_is_named() -> None:
+    page = (ROOT / "docs/ports.md").read_text()
+    for role in roledocs.roles():
+        for name, value in roledocs.defaults(role).items():
+            if name.endswith(("_port", "_ports")):
+                rows = [line for line in page.splitlines() if f"`{name}`" in line]
+                assert rows, f"{name} is missing"
+                if isinstance(value, int):
+                    assert any(re.search(rf"\b{value}\b", row) for row in rows), f"{name} is {value}"
+
+
+def test_every_request_that_can_be_set_is_named() -> None:
+    rows = (ROOT / "docs/sizing.md").read_text().splitlines()
+    for role in roledocs.roles():
+        for name, value in roledocs.defaults(role).items():
+            if name.endswith("_resources") and "requests" in value:
+                asked = value["requests"]
+                assert any(
+                    f"`{name}`" in row and f"{asked['cpu']} / {asked['memory']}" in row for row in rows
+                ), f"{name} asks for {asked}"
