@@ -274,7 +274,7 @@ def busy(lab: Lab) -> Iterator[None]:
 
 @fault("TargetDown", "MonitoringLimitHit")
 def flood(lab: Lab) -> Iterator[None]:
-    """A target answers with more figures than it may."""
+    """A target has more samples than its limit."""
     script = (
         "mkdir /tmp/www; seq 60000 | sed 's/.*/flood{user=\"&\"} 1/' > /tmp/www/metrics;"
         " exec busybox httpd -f -p 8085 -h /tmp/www"
