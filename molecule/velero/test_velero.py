@@ -105,7 +105,7 @@ def test_it_is_refused_where_something_would_go_wrong(inventory, backup):
         (("restore_namespace=missing",), "restore_namespace: no finished backup has the namespace missing."),
         ((name, "restore_backup=missing"), "restore_backup: missing is no finished backup of the namespace"),
         ((name,), "The namespace is live: what it has stays as it is"),
-        ((name,), "Say so: -e restore_confirm="),
+        ((name,), "To confirm, add -e restore_confirm="),
     ):
         status, output = restore(inventory, *arguments)
         assert status != 0

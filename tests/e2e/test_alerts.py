@@ -274,7 +274,7 @@ def busy(lab: Lab) -> Iterator[None]:
 
 @fault("TargetDown", "MonitoringLimitHit")
 def flood(lab: Lab) -> Iterator[None]:
-    """A target answers with more figures than it may."""
+    """A target has more samples than its limit."""
     script = (
         "mkdir /tmp/www; seq 60000 | sed 's/.*/flood{user=\"&\"} 1/' > /tmp/www/metrics;"
         " exec busybox httpd -f -p 8085 -h /tmp/www"
@@ -296,7 +296,7 @@ def of_monitoring(kind: str, name: str, spec: Objects) -> Objects:
 
 @fault("MonitoringObjectRejected")
 def wrong_monitor(lab: Lab) -> Iterator[None]:
-    """A PodMonitor has a regular expression that is none."""
+    """A PodMonitor has an invalid regular expression."""
     endpoint = {"port": "metrics", "relabelings": [{"action": "keep", "regex": "("}]}
     with applied(
         lab, of_monitoring("PodMonitor", "wrong", {"selector": {}, "podMetricsEndpoints": [endpoint]})
@@ -816,7 +816,7 @@ def test_alerts_fire_and_are_over(lab):
             rows += [row for future in beside for row in future.result()]
     finally:
         lab.kubectl(f"delete namespace {SPACE} --wait=false")
-    lines = ["| fault | alert | told after | over after |", "|---|---|---|---|"]
+    lines = ["| fault | alert | notified after | resolved after |", "|---|---|---|---|"]
     for alert, text, told, over in rows:
         first, second = (f"{value:.0f} s" if value is not None else "-" for value in (told, over))
         lines.append(f"| {text} | {alert}, by {channel_of(alert)} | {first} | {second} |")

@@ -161,7 +161,7 @@ def test_a_dropped_table_is_restored_to_the_second_before(lab):
     arguments = ("playbooks/restore-postgres.yml", "-e", f"restore_time={moment}")
     refused = lab.play("restore without confirmation", *arguments)
     assert refused.status != 0
-    assert f"Say so: -e restore_confirm={NAME}" in " ".join(refused.output.split())
+    assert f"To confirm, add -e restore_confirm={NAME}" in " ".join(refused.output.split())
     early = lab.play(
         "restore to before the first backup", *arguments[:2], "restore_time=2020-01-01T00:00:00Z"
     )
