@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import os
+import subprocess
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from kubernetes import client
 from kubernetes.client import ApiException
 from rich.console import Console
@@ -20,6 +23,7 @@ from quote_platform.verify import backups, checks, cli, logs, metrics
 from quote_platform.verify.report import Check, Report
 from quote_platform.verify.target import Failed, NotRun, Target, wait
 
+ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
@@ -44,7 +48,121 @@ class FakeTarget(Target):
 @pytest.fixture
 def target(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
     monkeypatch.setattr(backups, "now", lambda: NOW)
-    return FakeTarget("kubeconfig", "1.36.3", "quotes.example.com", ["10.0.0.1", "10.0.0.2"], "agnhost")
+    parts = ("application", "logging", "monitoring", "snapshots", "velero")
+    return FakeTarget(
+        "kubeconfig",
+        "1.36.3",
+        "shop.example.com",
+        ["10.0.0.1", "10.0.0.2"],
+        "agnhost",
+        namespaces={part: f"of-{part}" for part in parts},
+        domain="cluster.example",
+        postgres="orders",
+        database="shop",
+        secret="shop-database",  # noqa: S106 (a name)
+        intrusive=True,
+    )
+
+
+# --- what it is told ----------------------------------------------------------------------------------------
+
+
+def told(*words: str) -> dict[str, set[str]]:
+    """Return the options that the playbook runs the verification with; it contacts nobody."""
+    playbook = ["ansible-playbook", "-i", "inventories/production", "playbooks/verify.yml"]
+    environment = os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
+    done = subprocess.run(
+        [*playbook, "--extra-vars", "cluster_kubeconfig=/nonexistent", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Times of tasks stand before it and after it.
+    output, _ = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{") :])
+    (result,) = output["plays"][0]["tasks"][0]["hosts"].values()
+    found: dict[str, set[str]] = {}
+    command = result["cmd"]
+    for word, following in zip(command, [*command[1:], "--"], strict=True):
+        if word.startswith("--"):
+            found.setdefault(word, set()).add("" if following.startswith("--") else following)
+    return found
+
+
+def test_the_playbook_tells_what_the_inventory_says() -> None:
+    given = {
+        "application_host": "shop.example.com",
+        "application_namespace": "shop",
+        "cluster_dns_domain": "cluster.example",
+        "cluster_monitoring_namespace": "observability",
+        "velero_namespace": "backups",
+        "postgres_name": "orders",
+        "postgres_database": "shop",
+    }
+    found = told("--extra-vars", json.dumps(given))
+    assert found["--host"] == {"shop.example.com"}
+    assert found["--domain"] == {"cluster.example"}
+    assert found["--postgres"] == {"orders"}
+    assert found["--database"] == {"shop"}
+    assert found["--namespace"] == {
+        "application=shop",
+        "logging=logging",
+        "monitoring=observability",
+        "snapshots=etcd-snapshots",
+        "velero=backups",
+    }
+    assert "--intrusive" not in found
+    # The names that a role has for it win over the common ones.
+    given |= {"quote_app_host": "quotes.example.org", "quote_app_namespace": "quotes"}
+    found = told("--extra-vars", json.dumps(given), "--extra-vars", "verify_intrusive=true")
+    assert found["--host"] == {"quotes.example.org"}
+    assert "application=quotes" in found["--namespace"]
+    assert "--intrusive" in found
+
+
+def test_the_playbook_knows_the_defaults_of_the_roles() -> None:
+    (play,) = yaml.safe_load((ROOT / "playbooks/verify.yml").read_text())
+    defaults: dict[str, Any] = {}
+    for role in ("logging", "snapshots", "velero", "postgres", "secrets_delivery"):
+        defaults |= yaml.safe_load((ROOT / f"roles/{role}/defaults/main.yml").read_text())
+    spaces = play["vars"]["verify_namespaces"]
+    for text, name in (
+        (spaces["logging"], "logging_namespace"),
+        (spaces["snapshots"], "snapshots_namespace"),
+        (spaces["velero"], "velero_namespace"),
+        (play["vars"]["verify_postgres"], "postgres_name"),
+        (play["vars"]["verify_secret"], "secrets_delivery_secret"),
+    ):
+        assert text == f"{{{{ {name} | default('{defaults[name]}') }}}}"
+
+
+def test_what_several_parts_need_is_said_once() -> None:
+    files = [
+        path
+        for pattern in ("roles/*/defaults/*.yml", "roles/*/meta/*.yml", "playbooks/*.yml", "src/**/*.py")
+        for path in ROOT.glob(pattern)
+    ]
+    assert len(files) > 80
+    choices = yaml.safe_load((ROOT / "group_vars/all/main.yml").read_text())
+    for name in ("application_namespace", "application_host"):
+        assert [path for path in files if choices[name] in path.read_text()] == []
+
+
+@pytest.mark.parametrize("check", [checks.row_on_replicas, checks.rolling_update, checks.rate_limit])
+def test_what_users_may_notice_is_run_only_where_that_is_allowed(target: FakeTarget, check: Any) -> None:
+    target.intrusive = False
+    result = cli.run_check("one", check, target)
+    assert result.status == "not run"
+    assert result.detail.endswith("the application: only with -e verify_intrusive=true") or (
+        "deletes it again: only with -e verify_intrusive=true" in result.detail
+    )
+
+
+def test_names_are_of_the_domain(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    target.core.list_namespaced_pod = lambda *_, **__: Fake(items=[pod("net-0")])
+    monkeypatch.setattr(target, "connects", lambda *_: {})
+    assert "kubernetes.default.svc.cluster.example:443" in checks.names_resolve(target)
 
 
 # --- judging and reporting ----------------------------------------------------------------------------------
@@ -114,6 +232,15 @@ def test_the_report_and_the_exit_status(  # noqa: PLR0917 (fixtures)
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.touch()
     command = ["run", "--kubeconfig", str(kubeconfig), "--version", "1.36.3", "--address", "10.0.0.1"]
+    command += [
+        "--host",
+        "shop.example.com",
+        "--namespace",
+        "application=shop",
+        "--domain",
+        "cluster.example",
+    ]
+    command += ["--postgres", "orders", "--database", "shop", "--secret", "shop-database"]
     command += ["--image", "agnhost", "--report", str(tmp_path / "new" / "report.json"), *words]
     result = CliRunner().invoke(cli.app, command)
     passed, failed, _ = counts
@@ -229,6 +356,55 @@ def test_a_row_is_looked_for_on_every_replica(target: FakeTarget, monkeypatch: p
     served(monkeypatch, target, lambda _: httpx.Response(500, text="no database"))
     with pytest.raises(Failed, match="adding a quote answers 500: no database"):
         checks.row_on_replicas(target)
+
+
+def test_replicas_have_applied_what_is_written(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    late: set[str] = set()
+
+    def execute(pod: str, *command: str, **_: str) -> str:
+        assert "--dbname=shop" in command
+        asked.append(command[-1])
+        if command[-1] == "select pg_current_wal_lsn()":
+            assert pod == "postgres-2"
+            return "0/3000060\n"
+        assert command[-1] == "select pg_last_wal_replay_lsn() >= '0/3000060'"
+        return "f\n" if pod in late else "t\n"
+
+    monkeypatch.setattr(target, "execute", execute)
+    instances(target, "replica", "primary", "replica")
+    assert checks.replication(target) == "postgres-1, postgres-3 at 0/3000060 or later"
+    late.add("postgres-3")
+    monkeypatch.setattr(checks, "wait", lambda done, _, text, hint: wait(done, 0, text, hint))
+    with pytest.raises(Failed, match="postgres-3 has not applied 0/3000060"):
+        checks.replication(target)
+    instances(target, "primary")
+    with pytest.raises(Failed, match="there is no replica"):
+        checks.replication(target)
+
+
+def test_the_archive_is_looked_at_and_nothing_is_written(
+    target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archived = "000000010000000000000007"
+
+    def execute(_: str, *command: str, **__: str) -> str:
+        statement = command[-1]
+        assert statement.startswith("select ")
+        assert not any(word in statement for word in ("switch_wal", "restore_point", "checkpoint"))
+        return archived if "pg_stat_archiver" in statement else "000000010000000000000007"
+
+    monkeypatch.setattr(target, "execute", execute)
+    monkeypatch.setattr(checks, "wait", lambda done, _, text, hint: wait(done, 0, text, hint))
+    instances(target, "primary")
+    custom_objects(monkeypatch, {"clusters": {"spec": {"plugins": [{}]}}})
+    assert checks.archive(target) == "segment 000000010000000000000007 lies in the object store"
+    archived = "000000010000000000000006"
+    with pytest.raises(Failed, match="segment 000000010000000000000007 does not reach the object store"):
+        checks.archive(target)
+    custom_objects(monkeypatch, {"clusters": {"spec": {}}})
+    with pytest.raises(NotRun, match="switched off"):
+        checks.archive(target)
 
 
 # --- age of backups -----------------------------------------------------------------------------------------
@@ -421,8 +597,8 @@ AUTHORITY = b"-----BEGIN CERTIFICATE-----"
 @pytest.mark.parametrize(
     ("external", "authority", "told"),
     [
-        ({"Ready": "True", "hours": 1}, AUTHORITY, "quote-app-database of "),
-        ({"Ready": "False", "hours": 1}, AUTHORITY, "quote-app-database: it said so; last of "),
+        ({"Ready": "True", "hours": 1}, AUTHORITY, "shop-database of "),
+        ({"Ready": "False", "hours": 1}, AUTHORITY, "shop-database: it said so; last of "),
         ({"Ready": "True", "hours": 26}, AUTHORITY, "every 24 h one is due"),
         ({"Ready": "True", "hours": 1}, b"another", "PostgreSQL has another authority than Vault knows"),
         (None, AUTHORITY, "no secret is delivered from elsewhere"),
@@ -610,7 +786,7 @@ def test_a_line_is_found(
         with pytest.raises(Failed, match=result):
             logs.logs(target)
     namespace, container = asked[0]
-    assert namespace == "logging"
+    assert namespace == "of-logging"
     word = spoken[0]["container"]["command"][2].split()[2].rstrip(";")
     assert container.args == ["search", f'"{word}" AND data_stream.dataset:app', "1", "30"]
     # As one that may only read.

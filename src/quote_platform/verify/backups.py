@@ -37,7 +37,7 @@ def base_backup(target: Target) -> str:
     def read(group: str, plural: str) -> dict[str, Any]:
         return dict(
             client.CustomObjectsApi(target.api).get_namespaced_custom_object(
-                group, "v1", target.namespace, plural, "postgres"
+                group, "v1", target.namespace, plural, target.postgres
             )
         )
 
@@ -58,17 +58,18 @@ def base_backup(target: Target) -> str:
 
 def dump(target: Target) -> str:
     """PostgreSQL's newest dump is as young as its schedule says."""
-    return _stored(target, target.namespace, "postgres-dump", "dump")
+    return _stored(target, target.namespace, f"{target.postgres}-dump", "dump")
 
 
 def snapshot(target: Target) -> str:
     """The newest snapshot of etcd is as young as its schedule says."""
-    return _stored(target, "etcd-snapshots", "etcd-snapshot", "store")
+    return _stored(target, target.namespaces["snapshots"], "etcd-snapshot", "store")
 
 
 def namespaces(target: Target) -> str:
     """Velero can use its bucket, and its newest whole backup is as young as the daily schedule says."""
-    velero = ("velero.io", "v1", "velero")
+    namespace = target.namespaces["velero"]
+    velero = ("velero.io", "v1", namespace)
     api = client.CustomObjectsApi(target.api)
     try:
         scheduled = api.get_namespaced_custom_object(*velero, "schedules", "daily-backup")
@@ -78,7 +79,7 @@ def namespaces(target: Target) -> str:
         raise
     status = api.get_namespaced_custom_object(*velero, "backupstoragelocations", "default").get("status", {})
     if status.get("phase") != "Available":
-        hint = "kubectl --namespace velero logs deployment/velero"
+        hint = f"kubectl --namespace {namespace} logs deployment/velero"
         raise Failed(f"its bucket cannot be used: {status.get('message', 'nobody has looked yet')}", hint)
     # Velero has one for each that lies in the bucket.
     found = [
@@ -89,7 +90,7 @@ def namespaces(target: Target) -> str:
         max(map(datetime.fromisoformat, whole), default=None),
         scheduled["spec"]["schedule"],
         datetime.fromisoformat(scheduled["metadata"]["creationTimestamp"]),
-        "kubectl --namespace velero get backups.velero.io",
+        f"kubectl --namespace {namespace} get backups.velero.io",
     )
 
 
