@@ -13,6 +13,7 @@ import yaml
 
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source
+from quote_platform.verify import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = [
@@ -238,3 +239,30 @@ def test_a_store_with_an_address_is_all_that_is_reached(
     found = yaml.safe_load(done.stdout.partition("=>")[2])["msg"]
     assert str(found["port"]) == port
     assert found["to"] == ([{"ipBlock": {"cidr": cidr}}] if cidr else [])
+
+
+def test_who_tells_figures_is_asked_for_them(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    monitors = [one for one in rendered["monitoring-scrape.yaml"] if one["kind"] == "PodMonitor"]
+    (prometheus,) = (one for one in policies(rendered) if one["metadata"]["name"] == "prometheus")
+    reached = {port["port"] for rule in prometheus["spec"]["egress"] for port in rule["ports"]}
+    found = set()
+    for documents in rendered.values():
+        for document in documents:
+            template = document.get("spec", {}).get("template", {})
+            for container in template.get("spec", {}).get("containers", []):
+                for port in container.get("ports", []):
+                    if port.get("name") != "metrics":
+                        continue
+                    name = document["metadata"]["name"]
+                    jobs = {
+                        one["metadata"]["name"]
+                        for one in monitors
+                        if document["metadata"]["namespace"] in one["spec"]["namespaceSelector"]["matchNames"]
+                        and selects(one["spec"]["selector"], template["metadata"]["labels"])
+                    }
+                    assert len(jobs) == 1, f"{name} is asked by {jobs or 'nobody'}"
+                    assert port["containerPort"] in reached, f"a NetworkPolicy keeps Prometheus from {name}"
+                    found |= jobs
+    assert found >= {"external-secrets", "log-collector", "eck", "velero", "traefik"}
+    looked_for = {*metrics.PODS, *metrics.NODES, *metrics.CONTROL_PLANES}
+    assert found <= looked_for, "playbooks/verify.yml does not look for it"
