@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Lock
@@ -18,6 +18,7 @@ import httpx
 
 from quote_platform import paths
 from quote_platform.mirror import catalogue as cat
+from quote_platform.mirror import progress
 from quote_platform.mirror.storage import MirrorError, RefusedError, root
 
 GO_MINIMUM = (1, 26)
@@ -40,35 +41,60 @@ def run(
     log: Path | None = None,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
+    seen: Callable[[str], bool] | None = None,
 ) -> str:
-    """Run a command; its output goes to the log, and into the error when it fails."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=os.environ | (env or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run a command; its output goes to the log, and into the error when it fails.
+
+    `seen` hears each line of its errors at once; what it takes for progress is no part of the error.
+    """
+    lines, errors = list[str](), list[str]()
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(
+            [str(word) for word in command],
+            cwd=cwd,
+            env=os.environ | (env or {}),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            for line in process.stderr or ():
+                lines.append(line)
+                if not (seen and seen(line.rstrip())):
+                    errors.append(line)
+            # Of this child and of those that it has waited for, whatever other threads run meanwhile.
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        except BaseException:
+            process.kill()
+            raise
+        progress.used(usage.ru_utime + usage.ru_stime)
+        output.seek(0)
+        printed = output.read()
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as file:
-            file.write(f"$ {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
-    if done.returncode != 0:
-        tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-12:])
+            file.write(f"$ {' '.join(map(str, command))}\n{printed}{''.join(lines)}")
+    if process.returncode != 0:
+        tail = "\n".join(("".join(errors) or printed).strip().splitlines()[-12:])
         where = f"\nwhole log: {log}" if log else ""
         raise MirrorError(
-            f"{Path(str(command[0])).name} {command[1]} failed ({done.returncode}):\n{tail}{where}"
+            f"{Path(str(command[0])).name} {command[1]} failed ({process.returncode}):\n{tail}{where}"
         )
-    return done.stdout
+    return printed
 
 
 class Source:
     """Builds each artifact once, keyed by the hash of its recipe, side by side where nothing is shared."""
 
-    def __init__(self, catalogue: cat.Catalogue, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, catalogue: cat.Catalogue, say: Callable[[str], None], work: progress.Work | None = None
+    ) -> None:
         self.catalogue = catalogue
         self.say = say
+        self.work = work or progress.Work()
         self.artifacts = root() / "artifacts"
         self.logs = paths.state() / "logs" / "mirror"
         self._building: dict[Path, Future[Path]] = {}
@@ -82,23 +108,37 @@ class Source:
             if future is None:
                 future = self._building[target] = Future()
         if not mine:
-            return future.result()
+            with progress.waiting():
+                return future.result()
         try:
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self.say(f"building {what}")
                 part = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
                 try:
-                    build(part)
+                    with self.work.step(what):
+                        build(part)
                     part.chmod(0o755)
                     part.rename(target)
                 finally:
                     shutil.rmtree(part, ignore_errors=True)
+                self.say(f"built {what}: {self.work.took[what]}")
             future.set_result(target)
         except BaseException as error:
             future.set_exception(error)
             raise
         return target
+
+    def needs(self, files: cat.Files, root: str = "", archives: Iterable[cat.Archive] = ()) -> frozenset[str]:
+        """Return the names of the builds that an artifact waits for: those that are not there yet."""
+        recipes = {name.split("/")[0] for names in files.values() for name in names}
+        found = {recipe for recipe in recipes if not self._compiled(recipe).exists()}
+        if root and not (self.artifacts / "roots" / self.filesystem_name(root)).exists():
+            found.add(f"root file system {root}")
+        found |= {
+            one.url for one in archives if not (self.artifacts / "archives" / self.archive_name(one)).exists()
+        }
+        return frozenset(found)
 
     # --- Go ---------------------------------------------------------------------------------------------
 
@@ -130,7 +170,8 @@ class Source:
         return {
             "GOCACHE": str(caches / "build"),
             "GOMODCACHE": str(caches / "mod"),
-            "GOFLAGS": "-buildvcs=false",
+            # Go's own default is a cache of modules that nothing but Go can delete.
+            "GOFLAGS": "-buildvcs=false -modcacherw",
             "GOTOOLCHAIN": "local",
             # The compiler spends a fifth of its time on collecting its garbage; memory is there.
             "GOGC": "400",
@@ -148,7 +189,16 @@ class Source:
             go, log = self.go(), self.logs / f"{recipe}.log"
             environment = self.go_environment() | {"CGO_ENABLED": str(int(entry.cgo))}
             # The build leaves the recipe's folder as it is: what it needs and lacks is an error, not an edit.
-            command = [go, "build", "-mod=readonly", "-trimpath", "-tags", ",".join(entry.tags), "-ldflags"]
+            command = [
+                go,
+                "build",
+                "-v",
+                "-mod=readonly",
+                "-trimpath",
+                "-tags",
+                ",".join(entry.tags),
+                "-ldflags",
+            ]
             folder = self.edited(recipe, part / ".source") or cat.folder() / "recipes" / recipe
             linked: dict[str, dict[str, str]] = {}
             for name, path in entry.packages.items():
@@ -165,17 +215,33 @@ class Source:
             for flags, packages in linked.items():
                 plain = [path for name, path in packages.items() if path.rsplit("/", 1)[-1] == name]
                 if len(plain) > 1:
-                    run([*command, flags, "-o", f"{part}/", *plain], log, folder, environment)
+                    run(
+                        [*command, flags, "-o", f"{part}/", *plain],
+                        log,
+                        folder,
+                        environment,
+                        progress.compiled,
+                    )
                 for name, path in packages.items():
                     if len(plain) <= 1 or path not in plain:
-                        run([*command, flags, "-o", part / name, path], log, folder, environment)
+                        run(
+                            [*command, flags, "-o", part / name, path],
+                            log,
+                            folder,
+                            environment,
+                            progress.compiled,
+                        )
             shutil.rmtree(part / ".source", ignore_errors=True)
 
         return self._once(
-            self.artifacts / "binaries" / f"{recipe}-{self.binaries_key(recipe)}",
-            f"{recipe} from source",
+            self._compiled(recipe),
+            recipe,
             build,
         )
+
+    def _compiled(self, recipe: str) -> Path:
+        """Return the folder of a recipe's binaries."""
+        return self.artifacts / "binaries" / f"{recipe}-{self.binaries_key(recipe)}"
 
     def edited(self, recipe: str, into: Path) -> Path | None:
         """Return a copy of a recipe whose module/ replaces files of its module; nothing if it has none."""
@@ -335,7 +401,7 @@ class Source:
             shutil.rmtree(tree)
 
         folder = self._once(
-            self.artifacts / "debs" / f"{name}-{self.package_key(name)}", f"package {name}", build
+            self.artifacts / "debs" / f"{name}-{self.package_key(name)}", f"{name}.deb", build
         )
         return next(folder.glob("*.deb"))
 
