@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -320,7 +321,9 @@ def test_the_first_answer_is_timed_and_told(checkout: Path, monkeypatch: pytest.
     home.mkdir(parents=True)
     (home / "answered").write_text("7\n")  # of an earlier run
     asked: list[tuple[str, dict[str, str]]] = []
-    answers = iter([httpx.ConnectError("refused"), httpx.Response(503), httpx.Response(200)])
+    answers: Iterator[httpx.ConnectError | httpx.Response] = iter(
+        [httpx.ConnectError("refused"), httpx.Response(503), httpx.Response(200)]
+    )
 
     def get(_: httpx.Client, url: str, headers: dict[str, str], **__: object) -> httpx.Response:
         asked.append((url, headers))

@@ -14,11 +14,13 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from jinja2.nativetypes import NativeEnvironment
 from kubernetes import client
 from kubernetes.client import ApiException
 from rich.console import Console
 from typer.testing import CliRunner
 
+from quote_platform import paths
 from quote_platform.verify import backups, checks, cli, logs, metrics
 from quote_platform.verify.report import Check, Report
 from quote_platform.verify.target import Failed, NotRun, Target, wait
@@ -26,6 +28,9 @@ from quote_platform.verify.target import Failed, NotRun, Target, wait
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+SWITCHES = {"backups": "backups_enabled", "logging": "logging_enabled", "monitoring": "monitoring_enabled"}
+SWITCHES |= {"secrets": "secrets_backend", "cert-manager": "certificate_issuer"}
+OFF = {name: f"switched off ({switch})" for name, switch in SWITCHES.items()}
 
 
 class FakeTarget(Target):
@@ -214,9 +219,9 @@ def test_a_check_is_judged(
         ([passes, fails, breaks], [], (1, 2, 0)),
         ([has_nothing], [], (0, 0, 1)),
         ([passes, fails], ["--only", "passes"], (1, 0, 0)),
-        ([passes], ["--unavailable", '[{"name": "ingress-nginx", "reason": "no image"}]'], (1, 0, 1)),
+        ([passes], ["--left-out", '[{"name": "ingress-nginx", "reason": "no image"}]'], (1, 0, 1)),
     ],
-    ids=["not run", "failed", "nothing passed", "only one", "unavailable"],
+    ids=["not run", "failed", "nothing passed", "only one", "left out"],
 )
 def test_the_report_and_the_exit_status(  # noqa: PLR0917 (fixtures)
     monkeypatch: pytest.MonkeyPatch,
@@ -251,6 +256,17 @@ def test_the_report_and_the_exit_status(  # noqa: PLR0917 (fixtures)
     assert tuple(found.count(which) for which in ("passed", "failed", "not run")) == counts
     assert target.opened
     assert target.closed
+
+
+def test_the_playbook_names_what_is_switched_off() -> None:
+    play = yaml.safe_load((paths.repository() / "playbooks" / "verify.yml").read_text())[0]
+    text, environment = play["vars"]["verify_switched_off"], NativeEnvironment()
+    on = dict.fromkeys(SWITCHES.values(), "chosen")
+    found: Any = environment.from_string(text).render(on)
+    assert found == []
+    for name, switch in SWITCHES.items():
+        found = environment.from_string(text).render(on | {switch: ""})
+        assert found == [{"name": name, "reason": OFF[name]}]
 
 
 def test_what_looks_like_markup_is_shown_as_it_is() -> None:
@@ -403,7 +419,8 @@ def test_the_archive_is_looked_at_and_nothing_is_written(
     with pytest.raises(Failed, match="segment 000000010000000000000007 does not reach the object store"):
         checks.archive(target)
     custom_objects(monkeypatch, {"clusters": {"spec": {}}})
-    with pytest.raises(NotRun, match="switched off"):
+    target.left_out = OFF
+    with pytest.raises(NotRun, match=r"switched off \(backups_enabled\)"):
         checks.archive(target)
 
 
@@ -458,7 +475,10 @@ def test_the_base_backup_is_that_of_the_archive_in_use(
     with pytest.raises(Failed, match="there is none"):
         backups.base_backup(target)
     found["clusters"] = {"spec": {}}
-    with pytest.raises(NotRun, match="switched off"):
+    with pytest.raises(Failed, match="backups should be installed and is not"):
+        backups.base_backup(target)
+    target.left_out = OFF
+    with pytest.raises(NotRun, match=r"switched off \(backups_enabled\)"):
         backups.base_backup(target)
 
 
@@ -553,7 +573,10 @@ def test_backups_that_are_switched_off_are_not_run(
         raise ApiException(status=404)
 
     monkeypatch.setattr(client, "BatchV1Api", lambda _: Fake(read_namespaced_cron_job=missing))
-    with pytest.raises(NotRun, match="switched off"):
+    with pytest.raises(Failed, match="backups should be installed and is not"):
+        backups.snapshot(target)
+    target.left_out = OFF
+    with pytest.raises(NotRun, match=r"switched off \(backups_enabled\)"):
         backups.snapshot(target)
 
 
@@ -569,7 +592,7 @@ def test_backups_that_are_switched_off_are_not_run(
         ([200, 503, 200], "https://vault-1:8200 is sealed"),
         ([501], "https://vault-0:8200 is not initialised"),
         ([0], "https://vault-0:8200 does not answer"),
-        ([], "no host is in the group vault"),
+        ([], r"switched off \(secrets_backend\)"),
     ],
 )
 def test_vault_is_judged(monkeypatch: pytest.MonkeyPatch, statuses: list[int], told: str) -> None:
@@ -583,7 +606,9 @@ def test_vault_is_judged(monkeypatch: pytest.MonkeyPatch, statuses: list[int], t
 
     asking = httpx.Client(transport=httpx.MockTransport(answer))
     monkeypatch.setattr(httpx, "Client", lambda **_: asking)
-    known: Any = Fake(vaults=[f"https://vault-{number}:8200" for number in range(len(statuses))], vault_ca="")
+    known: Any = Fake(
+        vaults=[f"https://vault-{number}:8200" for number in range(len(statuses))], vault_ca="", left_out=OFF
+    )
     if set(statuses) == {200}:
         assert checks.vault(known) == told
     else:
@@ -601,7 +626,7 @@ AUTHORITY = b"-----BEGIN CERTIFICATE-----"
         ({"Ready": "False", "hours": 1}, AUTHORITY, "shop-database: it said so; last of "),
         ({"Ready": "True", "hours": 26}, AUTHORITY, "every 24 h one is due"),
         ({"Ready": "True", "hours": 1}, b"another", "PostgreSQL has another authority than Vault knows"),
-        (None, AUTHORITY, "no secret is delivered from elsewhere"),
+        (None, AUTHORITY, "not delivered by External Secrets Operator"),
     ],
 )
 def test_a_delivered_secret_is_judged(
@@ -742,6 +767,10 @@ def test_without_a_prometheus_nothing_is_asked(
         metrics.metrics(target)
     target.core.list_namespaced_pod = lambda *_, **__: Fake(items=[])
     for check in (metrics.metrics, metrics.alerts):
+        target.left_out = {}
+        with pytest.raises(Failed, match="monitoring should be installed and is not"):
+            check(target)
+        target.left_out = OFF
         with pytest.raises(NotRun, match="monitoring_enabled"):
             check(target)
 
@@ -800,5 +829,8 @@ def test_logs_are_not_asked_for_where_nobody_collects(
         raise ApiException(status=404)
 
     monkeypatch.setattr(client, "BatchV1Api", lambda _: Fake(read_namespaced_cron_job=missing))
-    with pytest.raises(NotRun, match="logs are not collected"):
+    with pytest.raises(Failed, match="logging should be installed and is not"):
+        logs.logs(target)
+    target.left_out = OFF
+    with pytest.raises(NotRun, match="logging_enabled"):
         logs.logs(target)

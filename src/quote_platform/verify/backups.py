@@ -11,7 +11,7 @@ from kubernetes.client import ApiException
 from quote_platform.verify.target import Failed, NotRun, Target
 
 SLACK = timedelta(hours=1)  # what a backup may take, and a busy cluster be late
-SWITCHED_OFF = "backups are switched off (backups_enabled)"
+REPAIR = "ansible-playbook -i INVENTORY playbooks/platform.yml"
 
 
 def now() -> datetime:
@@ -43,7 +43,7 @@ def base_backup(target: Target) -> str:
 
     plugins = read("postgresql.cnpg.io", "clusters")["spec"].get("plugins")
     if not plugins:
-        raise NotRun(SWITCHED_OFF)
+        raise target.absent("backups", REPAIR)
     # The plugin looks into the bucket, and says of each archive what is there.
     archives = read("barmancloud.cnpg.io", "objectstores").get("status", {}).get("serverRecoveryWindow", {})
     newest = archives.get(plugins[0]["parameters"]["serverName"], {}).get("lastSuccessfulBackupTime")
@@ -75,7 +75,7 @@ def namespaces(target: Target) -> str:
         scheduled = api.get_namespaced_custom_object(*velero, "schedules", "daily-backup")
     except ApiException as error:
         if error.status == 404:
-            raise NotRun(SWITCHED_OFF) from error
+            raise target.absent("velero" if "velero" in target.left_out else "backups", REPAIR) from error
         raise
     status = api.get_namespaced_custom_object(*velero, "backupstoragelocations", "default").get("status", {})
     if status.get("phase") != "Available":
@@ -100,7 +100,7 @@ def _stored(target: Target, namespace: str, name: str, container: str) -> str:
         cron_job = client.BatchV1Api(target.api).read_namespaced_cron_job(name, namespace)
     except ApiException as error:
         if error.status == 404:
-            raise NotRun(SWITCHED_OFF) from error
+            raise target.absent("backups", REPAIR) from error
         raise
     template = cron_job.spec.job_template.spec.template
     containers = [*(template.spec.init_containers or []), *template.spec.containers]

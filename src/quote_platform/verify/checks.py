@@ -240,7 +240,7 @@ def archive(target: Target) -> str:
         "postgresql.cnpg.io", "v1", target.namespace, "clusters", target.postgres
     )["spec"]
     if not spec.get("plugins"):
-        raise NotRun("backups are switched off (backups_enabled)")
+        raise target.absent("backups", backups.REPAIR)
     segment = _sql(
         target,
         primary,
@@ -398,7 +398,7 @@ VAULT_STATES = {
 def vault(target: Target) -> str:
     """Every member of Vault answers and is open, one of them is active."""
     if not target.vaults:
-        raise NotRun("no host is in the group vault")
+        raise NotRun(target.left_out.get("secrets", "secrets do not come from Vault (secrets_backend)"))
     context = ssl.create_default_context(cadata=target.vault_ca or None)
     answers, wrong = {}, []
     with httpx.Client(verify=context, timeout=10) as http:
@@ -434,7 +434,8 @@ def delivered_secret(target: Target) -> str:
 
     external = found("external-secrets.io", "v1", "externalsecrets")
     if not external:
-        raise NotRun("no secret is delivered from elsewhere (secrets_backend, secrets_delivery_method)")
+        why = "secrets are not delivered by External Secrets Operator (secrets_delivery_method)"
+        raise NotRun(target.left_out.get("secrets", why))
     hint = f"kubectl describe externalsecret {name} --namespace {target.namespace} (docs/vault.md)"
     status = external.get("status", {})
     ready: dict[str, str] = next((one for one in status.get("conditions", []) if one["type"] == "Ready"), {})

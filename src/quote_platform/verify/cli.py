@@ -71,15 +71,17 @@ def run(  # noqa: PLR0917 (options, not positions)
     known_alert: Annotated[list[str] | None, typer.Option(help="An alert that may fire; repeatable.")] = None,
     vault: Annotated[list[str] | None, typer.Option(help="URL of a member of Vault; repeatable.")] = None,
     vault_ca: Annotated[str, typer.Option(help="Authority of its certificate, as PEM.")] = "",
-    unavailable: Annotated[str, typer.Option(help="JSON list of components, each name and reason.")] = "[]",
     intrusive: Annotated[
         bool, typer.Option(help="Also what users may notice: a rolling update, many requests, a row of data.")
     ] = False,
+    left_out: Annotated[
+        str, typer.Option(help="JSON list of the components that are not installed, each name and reason.")
+    ] = "[]",
     only: Annotated[list[str] | None, typer.Option(help="Only the check of this name; repeatable.")] = None,
     report: Annotated[Path, typer.Option(help="Where the report for programs goes.")] = Path("report.json"),
 ) -> None:
     """Use the functions of a running platform from outside and report on each."""
-    missing = {entry["name"]: entry["reason"] for entry in json.loads(unavailable)}
+    missing = {entry["name"]: entry["reason"] for entry in json.loads(left_out)}
     target = Target(
         str(kubeconfig),
         version,
@@ -98,6 +100,7 @@ def run(  # noqa: PLR0917 (options, not positions)
         database=database,
         secret=secret,
         intrusive=intrusive,
+        left_out=missing,
     )
     result = Report(cluster=cluster)
     lanes = [[check for check in lane if not only or check[0] in only] for lane in LANES]

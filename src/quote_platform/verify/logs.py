@@ -7,7 +7,8 @@ import uuid
 from kubernetes import client
 from kubernetes.client import ApiException
 
-from quote_platform.verify.target import Failed, NotRun, Target
+from quote_platform.verify.backups import REPAIR
+from quote_platform.verify.target import Failed, Target
 
 SECONDS = 30
 
@@ -19,7 +20,7 @@ def logs(target: Target) -> str:
         setup = client.BatchV1Api(target.api).read_namespaced_cron_job("setup", namespace)
     except ApiException as error:
         if error.status == 404:
-            raise NotRun("logs are not collected (logging_enabled)") from error
+            raise target.absent("logging", REPAIR) from error
         raise
     word = uuid.uuid4().hex
     speech = ["sh", "-c", f"echo line {word}; sleep 120"]

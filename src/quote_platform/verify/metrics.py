@@ -5,7 +5,8 @@ from typing import Any
 
 from kubernetes.client import ApiException
 
-from quote_platform.verify.target import Failed, NotRun, Target, wait
+from quote_platform.verify.backups import REPAIR
+from quote_platform.verify.target import Failed, Target, wait
 
 SECONDS = 90  # in which a pod that has just started is found, and one that has gone is forgotten
 # Asked of every node, and of every control plane.
@@ -51,7 +52,7 @@ def ask(target: Target, query: str) -> list[Sample]:
             raise
         pods = []
     if not pods:
-        raise NotRun("there is no Prometheus (monitoring_enabled)")
+        raise target.absent("monitoring", REPAIR)
     command = ["/bin/promtool", "query", "instant", "--format=json", "http://localhost:9090", query]
     output = target.execute(pods[0].metadata.name, *command, namespace=namespace, container="prometheus")
     try:

@@ -58,6 +58,7 @@ class Target:
     known_alerts: list[str] = field(default_factory=list)  # may fire
     vaults: list[str] = field(default_factory=list)
     vault_ca: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)  # component -> why it is not installed
 
     def __post_init__(self) -> None:
         self.api = config.new_client_from_config(self.kubeconfig)
@@ -70,6 +71,12 @@ class Target:
     def namespace(self) -> str:
         """Return the namespace of the application and its database."""
         return self.namespaces["application"]
+
+    def absent(self, component: str, next_command: str) -> Exception:
+        """Judge a component that is not there: left out by choice or for want of it, or else missing."""
+        if component in self.left_out:
+            return NotRun(self.left_out[component])
+        return Failed(f"{component} should be installed and is not", next_command)
 
     # --- a namespace of our own ---------------------------------------------------------------------
 
