@@ -626,10 +626,19 @@ def test_the_time_left_is_told_from_the_last_time(cache: Path, monkeypatch: pyte
             step.packages = 2000  # it has grown since: no promise
             assert str(step) == "big: 2000 packages, now k8s.io/api/v499, 3 min 20 s"
         clock[0] += 10
+    assert work.took["image one"] == progress.Cost(10, 0), "it waited for the rest"
     assert work.lines()[0].startswith("1 of 2 artifacts after 3 min 30 s, about ")
     work.known = {}
     assert work.done_and_left()[1] == -1
     assert work.lines() == ["1 of 2 artifacts after 3 min 30 s"]
+
+
+def test_what_each_recipe_takes_is_known_before_the_first_fill(cache: Path, catalogue: cat.Catalogue) -> None:
+    known = set(progress.costs())
+    lacking = {*catalogue.binaries, *(f"root file system {name}" for name in catalogue.roots)} - known
+    assert not lacking, (
+        f"copy them from {storage.root() / 'timing.json'} to lab/mirror/timing.json after a fill"
+    )
 
 
 def test_what_steps_took_is_kept_for_the_next_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,13 +68,18 @@ class Step:
             return min(NEARLY, self.packages / self.known.packages)
         return min(NEARLY, self.cost.wall / max(self.known.wall, 1))
 
+    @property
+    def left(self) -> float:
+        """Return for how many seconds it will yet run; 0 where nobody knows."""
+        return self.known.wall * (1 - self.done) if self.known and self.done < NEARLY else 0
+
     def __str__(self) -> str:
         parts = [duration(self.cost.wall)]
         if self.packages:
             of = f" of {self.known.packages}" if self.known and self.known.packages >= self.packages else ""
             parts.insert(0, f"{self.packages}{of} packages, now {self.package}")
-        if self.known and self.done < NEARLY:
-            parts.append(f"about {duration(self.known.wall * (1 - self.done))} left")
+        if self.left:
+            parts.append(f"about {duration(self.left)} left")
         return f"{self.name}: {', '.join(parts)}"
 
 
@@ -170,7 +175,7 @@ class Work:
             return 1 if past else 0, 0 if past else -1
         trust = SECONDS_OF_TRUST * (os.cpu_count() or 1)
         rate = (past + trust) / (time.monotonic() - self.started + SECONDS_OF_TRUST)
-        return past / (past + left), left / rate
+        return past / (past + left), max(left / rate, *(step.left for step in steps), 0)
 
     def lines(self) -> list[str]:
         """Return a line for the whole, and one for each step that works."""
