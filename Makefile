@@ -11,9 +11,9 @@ export PATH := $(CURDIR)/.venv/bin:$(cache)/uv-tool/bin:$(PATH)
 export UV_CACHE_DIR := $(cache)/uv
 export ANSIBLE_LOG_PATH := $(state)/logs/ansible.log
 
-# A list such as core,monitoring: only these components; without it, all.
+# A list such as core,monitoring: only these components, and always the core; without it, all.
 comma := ,
-chosen := $(subst $(comma), ,$(components))
+chosen := $(if $(components),core $(filter-out core,$(subst $(comma), ,$(components))))
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12

@@ -298,7 +298,7 @@ def test_up_says_what_the_mirror_lacks(
     [
         ([], "mirror fill \n", "lab up \n"),
         (
-            ["components=core,logs"],
+            ["components=logs"],
             "mirror fill --part core --part logs\n",
             "lab up --components core --components logs\n",
         ),

@@ -11,7 +11,6 @@ from quote_platform.lab.model import Lab
 from quote_platform.mirror import progress
 
 HOST = "quotes.example.com"
-URL = f"https://{HOST}/api/quotes/random"
 
 
 def _file(lab: Lab) -> Path:
@@ -23,9 +22,8 @@ def answers(lab: Lab) -> bool:
     try:
         # Which certificate it shows is verify's question.
         with httpx.Client(verify=False, timeout=3) as client:  # noqa: S501
-            answer = client.get(
-                URL.replace(HOST, lab.ingress), headers={"Host": HOST}, extensions={"sni_hostname": HOST}
-            )
+            url = f"https://{lab.ingress}/api/quotes/random"
+            answer = client.get(url, headers={"Host": HOST}, extensions={"sni_hostname": HOST})
     except httpx.HTTPError:
         return False
     return answer.status_code == 200

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import jinja2
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from quote_platform import paths
 from quote_platform.mirror.storage import MirrorError
@@ -38,6 +38,11 @@ def _as_list(value: Any) -> Any:
 
 # Target folder or file -> binaries as recipe/binary; recipe/* is all of a recipe.
 Files = dict[str, Annotated[list[str], BeforeValidator(_as_list)]]
+
+
+def _short_for(key: str) -> BeforeValidator:
+    """Take a text for an entry that has only this key."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
 class Needed(Entry):
@@ -121,21 +126,11 @@ class Origin(Needed):
 
     recipe: str
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        return {"recipe": value} if isinstance(value, str) else value
-
 
 class Unbuildable(Needed):
     """Why a component has no source that can be built."""
 
     reason: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, value: Any) -> Any:
-        return {"reason": value} if isinstance(value, str) else value
 
 
 class Catalogue(Entry):
@@ -146,8 +141,8 @@ class Catalogue(Entry):
     repositories: dict[str, Repository]
     packages: dict[str, Package]
     images: list[Image]
-    manifests: dict[str, Origin]
-    unbuildable: dict[str, Unbuildable]
+    manifests: dict[str, Annotated[Origin, _short_for("recipe")]]
+    unbuildable: dict[str, Annotated[Unbuildable, _short_for("reason")]]
     release_manifests: list[Manifest] = []
     unbuildable_images: dict[str, list[str]] = {}
 

@@ -148,10 +148,10 @@ def _image(source: Source | None, image: cat.Image, component: str = "") -> Arti
 def _manifest(catalogue: cat.Catalogue, source: Source, manifest: cat.Manifest) -> Artifact:
     owner, project, tag, *rest = urlsplit(manifest.url).path.lstrip("/").split("/")
     origin = catalogue.manifests.get(f"{owner}/{project}")
+    recipe = origin.recipe if origin else ""
 
     def build(_: str) -> None:
         # A module's zip is the repository at its tag, so what lies in it has upstream's checksum.
-        recipe = origin.recipe if origin else ""
         publish.add_manifest(manifest, (source.module(recipe) / Path(*rest)).read_bytes())
 
     return Artifact(
@@ -163,7 +163,7 @@ def _manifest(catalogue: cat.Catalogue, source: Source, manifest: cat.Manifest) 
         key=lambda: cat.digest(manifest),
         there=lambda: publish.manifest_file(manifest.url).is_file(),
         fetch=lambda _: publish.add_manifest(manifest, upstream.manifest(manifest.url)),
-        build=build if origin else None,
+        build=build if recipe else None,
         parts=origin.part if origin else (cat.Part.CORE,),
     )
 
@@ -194,7 +194,7 @@ def fill(
         report.ready = [one.name for one in wanted if one not in missing]
         say(f"{len(report.ready)} of {len(wanted)} artifacts are there")
         if missing:
-            _get_all(missing, provider, jobs, catalogue, report, say, work)
+            _get_all(missing, provider, jobs, source, report)
         work.doing = "signing the repositories"
         # Not only after a change: the run that made it may have been killed before it came to sign.
         unsigned = [one for one in catalogue.repositories.values() if not publish.is_signed(one)]
@@ -217,20 +217,13 @@ def fill(
     return report
 
 
-def _get_all(  # noqa: PLR0917 (of one caller)
-    missing: list[Artifact],
-    provider: Provider,
-    jobs: int,
-    catalogue: cat.Catalogue,
-    report: Report,
-    say: Callable[[str], None],
-    work: progress.Work,
-) -> None:
+def _get_all(missing: list[Artifact], provider: Provider, jobs: int, source: Source, report: Report) -> None:
     """Get what is missing, some of it at the same time."""
+    say, work = source.say, source.work
 
     def get(one: Artifact, registry: str) -> tuple[str, progress.Cost]:
         with work.step(one.step) as step:
-            origin = _get(one, provider, registry, catalogue)
+            origin = _get(one, provider, registry, source.catalogue)
         return origin, step.cost
 
     work.plan({one.step: one.needs() if one.build else frozenset() for one in missing})
