@@ -319,6 +319,8 @@ def test_the_first_answer_is_timed_and_told(checkout: Path, monkeypatch: pytest.
     lab = Lab(name="ci")
     home = lifecycle.state("ci")
     home.mkdir(parents=True)
+    (checkout / "group_vars" / "all").mkdir(parents=True)
+    (checkout / "group_vars" / "all" / "main.yml").write_text("application_host: shop.example.com\n")
     (home / "answered").write_text("7\n")  # of an earlier run
     asked: list[tuple[str, dict[str, str]]] = []
     answers: Iterator[httpx.ConnectError | httpx.Response] = iter(
@@ -335,13 +337,13 @@ def test_the_first_answer_is_timed_and_told(checkout: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(httpx.Client, "get", get)
     application.wait(lab, since=time.time() - 125, pause=0)
-    assert asked == [("https://10.89.42.21/api/quotes/random", {"Host": "quotes.example.com"})] * 3
+    assert asked == [("https://10.89.42.21/api/quotes/random", {"Host": "shop.example.com"})] * 3
     (paths.cache() / "mirror").mkdir(parents=True)
     (paths.cache() / "mirror" / "timing.json").write_text('{"fill": {"wall": 61, "cpu": 119}}')
     text = "\n".join(application.summary(lab))
     assert "the application answered 2 min 05 s after the start" in text
     assert "the last fill took 1 min 01 s, 1 min 59 s of processor time" in text
-    assert "--insecure --resolve quotes.example.com:443:10.89.42.21" in text
+    assert "--insecure --resolve shop.example.com:443:10.89.42.21" in text
     (home / "acme").mkdir()
     (home / "acme" / "roots.pem").touch()
     assert f"--cacert {home}/acme/roots.pem" in "\n".join(application.summary(lab))

@@ -4,13 +4,18 @@ import time
 from pathlib import Path
 
 import httpx
+import yaml
 
 from quote_platform import paths
 from quote_platform.lab import lifecycle
 from quote_platform.lab.model import Lab
 from quote_platform.mirror import progress
 
-HOST = "quotes.example.com"
+
+def host() -> str:
+    """Return the name by which users ask for it."""
+    choices = yaml.safe_load((paths.repository() / "group_vars" / "all" / "main.yml").read_text())
+    return str(choices["application_host"])
 
 
 def _file(lab: Lab) -> Path:
@@ -23,7 +28,7 @@ def answers(lab: Lab) -> bool:
         # Which certificate it shows is verify's question.
         with httpx.Client(verify=False, timeout=3) as client:  # noqa: S501
             url = f"https://{lab.ingress}/api/quotes/random"
-            answer = client.get(url, headers={"Host": HOST}, extensions={"sni_hostname": HOST})
+            answer = client.get(url, headers={"Host": host()}, extensions={"sni_hostname": host()})
     except httpx.HTTPError:
         return False
     return answer.status_code == 200
@@ -44,7 +49,7 @@ def summary(lab: Lab) -> list[str]:
     trust = f"--cacert {roots}" if roots.is_file() else "--insecure"  # self-signed
     kubeconfig = paths.repository() / "secrets" / lab.name / "kubeconfig"
     lines = {
-        "application": f"curl {trust} --resolve {HOST}:443:{lab.ingress} https://{HOST}/",
+        "application": f"curl {trust} --resolve {host()}:443:{lab.ingress} https://{host()}/",
         "cluster": f"kubectl --kubeconfig {kubeconfig} get nodes",
         "a node": f"quote-platform lab ssh --name {lab.name} worker-1",
         "end it": f"quote-platform lab down --name {lab.name}",
