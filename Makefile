@@ -11,6 +11,10 @@ export PATH := $(CURDIR)/.venv/bin:$(cache)/uv-tool/bin:$(PATH)
 export UV_CACHE_DIR := $(cache)/uv
 export ANSIBLE_LOG_PATH := $(state)/logs/ansible.log
 
+# A list such as core,monitoring: only these components, and always the core; without it, all.
+comma := ,
+chosen := $(if $(components),core $(filter-out core,$(subst $(comma), ,$(components))))
+
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -20,23 +24,23 @@ bootstrap:
 machine:
 	@lab/bootstrap.sh --machine
 
-lab: machine ## Build the lab: mirror, nodes, cluster, platform, application; then verify it
-	@step() { printf '\n=== %s (%d min %02d s)\n' "$$1" $$((SECONDS / 60)) $$((SECONDS % 60)); }
+lab: machine ## Build the whole platform in a lab and verify it; components=core: cluster, ingress, database, application
+	@started=$$EPOCHSECONDS
+	step() { printf '\n=== %s (%d min %02d s)\n' "$$1" $$((SECONDS / 60)) $$((SECONDS % 60)); }
 	step "1/4 mirror: packages, images and manifests"
-	quote-platform mirror fill
-	step "2/4 lab: four nodes"
-	quote-platform lab up
+	quote-platform mirror fill $(chosen:%=--part %)
+	step "2/4 lab: its machines"
+	quote-platform lab up $(chosen:%=--components %)
 	step "3/4 cluster, platform, application"
+	quote-platform lab await --since $$started &
+	trap 'kill '$$!' 2>/dev/null || true' EXIT
 	ansible-playbook -i inventories/lab site.yml
 	step "4/4 verify"
 	ansible-playbook -i inventories/lab playbooks/verify.yml
+	quote-platform mirror settle
 	step "ready"
-	address=$$(quote-platform lab status --json --name lab \
-	  | python -c 'import json, sys; d = json.load(sys.stdin); d = d[0] if isinstance(d, list) else d; print(next(n["address"] for n in d["nodes"] if n["role"] == "worker"))')
-	echo "application:  curl --cacert $(state)/labs/lab/acme/roots.pem --resolve quotes.example.com:443:$$address https://quotes.example.com/"
-	echo "cluster:      kubectl --kubeconfig $(CURDIR)/secrets/lab/kubeconfig get nodes"
-	echo "a node:       quote-platform lab ssh worker-1      (PATH needs $(CURDIR)/.venv/bin)"
-	echo "end it:       quote-platform lab down"
+	quote-platform lab summary
+	echo "(PATH needs $(CURDIR)/.venv/bin)"
 
 test: machine ## Run all tests: lint unit molecule e2e
 	@python tests/run.py

@@ -92,6 +92,11 @@ def backup(cluster, inventory, pod):
     cluster.run(f"delete namespace {NAMESPACE} --wait=false")
 
 
+def test_a_restore_that_was_killed_leaves_no_right(cluster):
+    """prepare.yml has left its right to write."""
+    assert not may(cluster, "create")
+
+
 def test_what_was_stored_is_what_is_needed(cluster, backup):
     volumes = cluster.get(f"podvolumebackups.velero.io -n velero -l velero.io/backup-name={backup}")["items"]
     assert [item["spec"]["volume"] for item in volumes] == ["data"]

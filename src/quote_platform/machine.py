@@ -44,16 +44,18 @@ class Needs:
 
     @classmethod
     def of_lab(cls, lab: Lab, running: bool, connected: bool = False) -> "Needs":
-        """Return what a lab needs: measured, a node uses less than 1.5 GiB; what runs has it already.
+        """Return what a lab needs; what runs has it already.
 
+        A node of the cluster uses less than 1.5 GiB, and so does the store of logs; another machine 0.5.
         `connected`: its network is there, so that this machine's own route to it is no obstacle.
         """
         if running:
             return cls(memory=0, disk=2 * GIB)
         filled = (paths.cache() / "mirror" / "www").is_dir()
-        nodes = len(lab.nodes)
+        large = sum(node.role in {"master", "worker"} for node in lab.nodes) + lab.logs
+        small = len([lab.mirror, *lab.nodes]) + lab.logs - large
         return cls(
-            memory=(1 + nodes * 3 // 2) * GIB,
+            memory=(3 * large + small) * GIB // 2,
             disk=(10 if filled else 30) * GIB,
             subnet="" if connected else lab.subnet,
         )

@@ -48,8 +48,8 @@ class Rotated:
 class Rotation:
     """One Secret with an account, the application that mounts it, and the database that knows the account."""
 
-    def __init__(self, target: Target, secret: str, database: str = "postgres", seconds: float = 120) -> None:
-        self.target, self.secret, self.database, self.seconds = target, secret, database, seconds
+    def __init__(self, target: Target, secret: str, seconds: float = 120) -> None:
+        self.target, self.secret, self.seconds = target, secret, seconds
         self.objects = client.CustomObjectsApi(target.api)
 
     # --- what there is ------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ class Rotation:
         """Ask the primary, as a superuser."""
         space = self.target.namespace
         primary = self.objects.get_namespaced_custom_object(
-            "postgresql.cnpg.io", "v1", space, "clusters", self.database
+            "postgresql.cnpg.io", "v1", space, "clusters", self.target.postgres
         )["status"]["currentPrimary"]
         command = ["psql", "--no-psqlrc", "-Atqc", statement]
         return self.target.execute(primary, *command, namespace=space, container="postgres").strip()
@@ -278,53 +278,59 @@ def run(work: Callable[[], Rotated]) -> None:
         typer.echo(json.dumps(asdict(work())))
 
 
-def rotation(kubeconfig: Path, secret: str, seconds: float) -> Rotation:
+def rotation(kubeconfig: Path, namespace: str, secret: str, seconds: float) -> Rotation:
     """Return the rotation of a Secret of the platform that a kubeconfig leads to."""
-    target = Target(str(kubeconfig), version="", host="", addresses=[], image="")
+    where = {"application": namespace}
+    target = Target(str(kubeconfig), version="", host="", addresses=[], image="", namespaces=where)
     return Rotation(target, secret, seconds=seconds)
 
 
 Kubeconfig = Annotated[Path, typer.Option(help="How to reach the API server.", exists=True)]
+Namespace = Annotated[str, typer.Option(help="Namespace of the application and its database.")]
 Seconds = Annotated[float, typer.Option(help="Seconds to wait for each step.")]
 
 
 @app.command()
 def user(
     kubeconfig: Kubeconfig,
+    namespace: Namespace,
     secret: Annotated[str, typer.Option(help="Secret, and ExternalSecret, of the account.")],
     drain: Annotated[float, typer.Option(help="Seconds for connections of earlier users to end.")] = 60,
     seconds: Seconds = 120,
 ) -> None:
     """Have another user made, delivered and used."""
-    run(lambda: rotation(kubeconfig, secret, seconds).rotate(drain))
+    run(lambda: rotation(kubeconfig, namespace, secret, seconds).rotate(drain))
 
 
 @app.command()
 def forgotten(
     kubeconfig: Kubeconfig,
+    namespace: Namespace,
     secret: Annotated[str, typer.Option(help="Secret of the account.")],
     seconds: Seconds = 120,
 ) -> None:
     """End and name the earlier users that are left after Vault has ended all it knows."""
     with explained():
-        for name in rotation(kubeconfig, secret, seconds).end_forgotten():
+        for name in rotation(kubeconfig, namespace, secret, seconds).end_forgotten():
             typer.echo(name)
 
 
 @app.command()
 def password(
     kubeconfig: Kubeconfig,
+    namespace: Namespace,
     secret: Annotated[str, typer.Option(help="Secret of the account.")],
     mounted: Annotated[bool, typer.Option(help="Whether the application mounts it.")] = False,
     seconds: Seconds = 120,
 ) -> None:
     """Give an account of the database's cluster another password."""
-    run(lambda: rotation(kubeconfig, secret, seconds).rotate_password(mounted))
+    run(lambda: rotation(kubeconfig, namespace, secret, seconds).rotate_password(mounted))
 
 
 @app.command()
 def issuer(  # noqa: PLR0917 (options, not positions)
     kubeconfig: Kubeconfig,
+    namespace: Namespace,
     name: Annotated[str, typer.Option(help="Its name.")],
     owner: Annotated[str, typer.Option(help="Role that it hands on.")],
     password_file: Annotated[Path, typer.Option(help="File with its password.", exists=True)],
@@ -333,7 +339,7 @@ def issuer(  # noqa: PLR0917 (options, not positions)
 ) -> None:
     """Have the account by which others are made."""
     with explained():
-        changed = rotation(kubeconfig, "", seconds).issuer(
+        changed = rotation(kubeconfig, namespace, "", seconds).issuer(
             name, owner, password_file.read_text().strip(), check
         )
     typer.echo("changed" if changed else "same")

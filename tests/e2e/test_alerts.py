@@ -573,6 +573,31 @@ def slow(lab: Lab) -> Iterator[None]:
         sql(lab, "alter table quotes drop constraint slow")
 
 
+@fault("SecretNotDelivered")
+def no_generator(lab: Lab) -> Iterator[None]:
+    """An ExternalSecret asks a generator that is not there."""
+    generator = {
+        "apiVersion": "generators.external-secrets.io/v1alpha1",
+        "kind": "VaultDynamicSecret",
+        "name": "gone",
+    }
+    wanted = {
+        "apiVersion": "external-secrets.io/v1",
+        "kind": "ExternalSecret",
+        "metadata": {"name": SPACE, "namespace": "quote-lab"},  # the only one that the operator looks at
+        "spec": {"target": {"name": SPACE}, "dataFrom": [{"sourceRef": {"generatorRef": generator}}]},
+    }
+    with applied(lab, wanted):
+        yield
+
+
+@fault("LogsNotArriving")
+def no_log_store(lab: Lab) -> Iterator[None]:
+    """The store of logs is off."""
+    with lab.stopped("logs"):
+        yield
+
+
 @fault("ControlPlaneDown", part=2)
 def no_scheduler(lab: Lab) -> Iterator[None]:
     """The scheduler is gone."""

@@ -27,7 +27,7 @@ RATE, CLIENTS = 50, 5
 @pytest.fixture
 def accounts(lab: Lab) -> Rotation:
     """Return the rotation of the application's account."""
-    return rotation(SECRETS / "kubeconfig", "quote-app-database", 60)
+    return rotation(SECRETS / "kubeconfig", "quote-lab", "quote-app-database", 60)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Every alert fires when it should, stays silent when it should, and says what to do."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -83,3 +84,40 @@ def test_every_alert_has_a_runbook() -> None:
             assert text.count(part) == 1, f"{name}: {part}"
         for link in re.findall(r"\]\(([^)#]+)", text):
             assert (RUNBOOKS / link).is_file(), f"{name}: {link}"
+
+
+def test_every_alert_has_a_fault_and_its_time() -> None:
+    module = ast.parse((ROOT / "tests/e2e/test_alerts.py").read_text())
+    made = [
+        word.value
+        for function in module.body
+        if isinstance(function, ast.FunctionDef)
+        for call in function.decorator_list
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "fault"
+        for word in call.args
+        if isinstance(word, ast.Constant)
+    ]
+    assert sorted(made) == sorted(set(alerts()) - {"Watchdog"})
+    rows = re.findall(r"^\|[^|]*\| \[(\w+)\]\(runbooks/\1\.md\)", (ROOT / "docs/alerts.md").read_text(), re.M)
+    assert sorted(rows) == sorted(made)
+
+
+def test_a_log_that_does_not_arrive_is_told_after_a_quarter_of_an_hour(tmp_path: Path) -> None:
+    """Hold the tests of LogsNotArriving to each part of it."""
+    rules = (RULES / "logging.yml").read_text()
+    tests = (TESTS / "logging.yml").read_text().replace("../../roles/monitoring/files/alerts/", "")
+    (tmp_path / "test.yml").write_text(tests)
+    for before, after in (
+        ("[10m]", "[2m]"),
+        ("for: 5m", "for: 1m"),
+        ('exporter="elasticsearch"', 'exporter=~".+"'),
+        ("[10m])) > 0)\n          or count", "[10m])) >= 0)\n          or count"),
+        ("or sum by (job) (increase(fluentd", "or sum by (job) (0 * increase(fluentd"),
+        ("\n          - sum by", "\n          - 0 * sum by"),
+    ):
+        assert before in rules, before
+        (tmp_path / "logging.yml").write_text(rules.replace(before, after))
+        done = subprocess.run(
+            ["promtool", "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, check=False
+        )
+        assert done.returncode != 0, f"{before} became {after}, and no test saw it"

@@ -2,16 +2,23 @@
 
 import json
 import os
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
-from quote_platform import paths
-from quote_platform.lab import acme, host, inventory, lifecycle, logs, podman
+from quote_platform import machine, paths
+from quote_platform.lab import acme, application, cli, host, image, inventory, lifecycle, logs, podman
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab
+from quote_platform.mirror import fill as filling
+from quote_platform.mirror.catalogue import Part
 
 
 @pytest.fixture
@@ -28,7 +35,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_nodes_have_the_names_and_addresses_of_the_contract() -> None:
-    lab = Lab(name="ci", subnet="10.89.43.0/24", vaults=1)
+    lab = Lab(name="ci", subnet="10.89.43.0/24")
     assert {node.name: node.address for node in [lab.mirror, *lab.nodes]} == {
         "ci-mirror": "10.89.43.2",
         "ci-master-1": "10.89.43.11",
@@ -100,12 +107,12 @@ def test_logs_are_collected_where_a_lab_has_a_store(checkout: Path, monkeypatch:
     folder.mkdir(parents=True)
     entry = {"name": "logging-elasticsearch", "reason": "no source"}
     (folder / "unavailable.json").write_text(json.dumps([entry]))
-    without = inventory.write(Lab(name="ci"), Path("/state"))
+    without = inventory.write(Lab(name="ci", logs=False), Path("/state"))
     file = without / "group_vars" / "platform" / "mirror.yml"
     assert yaml.safe_load(file.read_text())["logging_enabled"] is False
 
     monkeypatch.setattr("os.chown", lambda *_: None)
-    lab, home = Lab(name="ci", logs=True), checkout / "state"
+    lab, home = Lab(name="ci"), checkout / "state"
     home.mkdir()
     logs.prepare(lab, home)
     kept = (home / "logs/collector").read_text(), (home / "logs/config/users").read_text()
@@ -164,7 +171,7 @@ def test_down_leaves_nothing_of_a_lab(checkout: Path) -> None:
 
 
 def test_destroying_a_node_leaves_the_others(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab, called = Lab(name="ci", vaults=1), []
+    lab, called = Lab(name="ci"), []
     monkeypatch.setattr(podman, "containers", lambda _: {node.name: "running" for node in lab.nodes})
     monkeypatch.setattr(podman, "run", lambda *words, **_: called.append(words))
     lifecycle.destroy(lab, lifecycle.node_of(lab, "vault-1"))
@@ -204,3 +211,139 @@ def test_a_lock_keeps_a_second_process_out(checkout: Path) -> None:
                     os._exit(7)
                 os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+# --- components -----------------------------------------------------------------------------------------
+
+
+def test_a_lab_is_the_whole_platform_unless_components_are_chosen(checkout: Path) -> None:
+    whole, core = Lab(name="ci"), Lab.model_validate({"name": "ci", "components": ["core"]})
+    roles = [node.role for node in [*whole.nodes, *whole.services]]
+    assert roles == ["master", "worker", "worker", "worker", "store", "vault", "mirror", "logs"]
+    assert {node.role for node in [*core.nodes, *core.services]} == {"master", "worker", "mirror"}
+    assert acme.wanted(whole)
+    assert not acme.wanted(core)
+    file = inventory.write(core, Path("/state")) / "group_vars" / "platform" / "mirror.yml"
+    settings = yaml.safe_load(file.read_text())
+    switches = ("backups_enabled", "logging_enabled", "monitoring_enabled")
+    assert [settings.get(name) for name in switches] == [False] * 3
+    assert "certificate_issuer" not in settings
+    assert settings["components_unavailable"] == [], "what nobody wants can be had all the same"
+    inventory.write(whole, Path("/state"))
+    assert not set(switches) & set(yaml.safe_load(file.read_text()))
+    some = Lab.model_validate({"name": "ci", "components": ["logs"]})
+    assert Part.CORE in some.components
+    assert some.logs
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, ...]]]:
+    """What would be started and run, in the place of it."""
+    done: dict[str, list[tuple[str, ...]]] = {"started": [], "run": []}
+    monkeypatch.setattr(host, "prepare", lambda: None)
+    monkeypatch.setattr(image, "ensure", lambda _: "image")
+    monkeypatch.setattr(podman, "containers", lambda _: {})
+    monkeypatch.setattr(podman, "execute", lambda *words: done["run"].append((words[0], *words[1])))
+    monkeypatch.setattr(lifecycle, "_start", lambda _, node, __: done["started"].append((node.name,)))
+    monkeypatch.setattr(lifecycle, "_wait", lambda *_: None)
+    for part in (acme, logs):
+        monkeypatch.setattr(part, "prepare", lambda *_: None)
+        monkeypatch.setattr(part, "settings", lambda *_: {})
+    monkeypatch.setattr(logs, "start", lambda *_: None)
+    return done
+
+
+def test_components_are_added_to_a_lab_and_not_taken_from_it(
+    checkout: Path, machines: dict[str, list[tuple[str, ...]]]
+) -> None:
+    core = Lab.model_validate({"name": "ci", "components": ["core"]})
+    lifecycle.up(core, lambda _: None)
+    assert ("ci-vault-1",) not in machines["started"]
+    assert machines["run"] == []
+    lifecycle.up(Lab(name="ci"), lambda _: None)
+    assert ("ci-vault-1",) in machines["started"]
+    # The mirror's host runs already, and found no programs when it booted.
+    assert machines["run"] == [("ci-mirror", "systemctl", "start", "pebble", "coredns")]
+    with pytest.raises(LabError, match=r"lab ci has backups, certificates, logs, monitoring, secrets, and a"):
+        lifecycle.up(core, lambda _: None)
+    # A lab that an older version has made says nothing of components: it has all.
+    file = lifecycle.state("ci") / "lab.json"
+    file.write_text(json.dumps({"name": "ci", "vaults": 0, "logs": False}))
+    with pytest.raises(LabError, match="lab ci has backups"):
+        lifecycle.up(core, lambda _: None)
+
+
+def test_up_says_what_the_mirror_lacks(
+    checkout: Path, machines: dict[str, list[tuple[str, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[str]] = []
+
+    def lacking(parts: set[str]) -> list[str]:
+        asked.append(set(parts))
+        return ["image a/b", "image c/d"]
+
+    monkeypatch.setattr(filling, "lacking", lacking)
+    monkeypatch.setattr(machine, "check", lambda *_: None)
+    result = CliRunner().invoke(cli.app, ["up", "--name", "ci", "--components", "logs"])
+    assert result.exit_code == 0, result.output
+    assert "lacks 2 artifacts, such as image a/b: before site.yml run `quote-platform mirror fill" in (
+        result.output
+    )
+    assert "fill --part core --part logs`" in result.output
+    assert asked == [{"core", "logs"}]
+
+
+@pytest.mark.parametrize(
+    ("words", "fill", "up"),
+    [
+        ([], "mirror fill \n", "lab up \n"),
+        (
+            ["components=logs"],
+            "mirror fill --part core --part logs\n",
+            "lab up --components core --components logs\n",
+        ),
+    ],
+)
+def test_make_lab_fills_and_starts_what_was_chosen(words: list[str], fill: str, up: str) -> None:
+    command = ["make", "--dry-run", "--no-print-directory", "lab", *words]
+    root = Path(__file__).resolve().parents[2]
+    said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    assert fill in said
+    assert up in said
+
+
+# --- the application ------------------------------------------------------------------------------------
+
+
+def test_the_first_answer_is_timed_and_told(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(name="ci")
+    home = lifecycle.state("ci")
+    home.mkdir(parents=True)
+    (checkout / "group_vars" / "all").mkdir(parents=True)
+    (checkout / "group_vars" / "all" / "main.yml").write_text("application_host: shop.example.com\n")
+    (home / "answered").write_text("7\n")  # of an earlier run
+    asked: list[tuple[str, dict[str, str]]] = []
+    answers: Iterator[httpx.ConnectError | httpx.Response] = iter(
+        [httpx.ConnectError("refused"), httpx.Response(503), httpx.Response(200)]
+    )
+
+    def get(_: httpx.Client, url: str, headers: dict[str, str], **__: object) -> httpx.Response:
+        asked.append((url, headers))
+        assert not (home / "answered").exists()
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(httpx.Client, "get", get)
+    application.wait(lab, since=time.time() - 125, pause=0)
+    assert asked == [("https://10.89.42.21/api/quotes/random", {"Host": "shop.example.com"})] * 3
+    (paths.cache() / "mirror").mkdir(parents=True)
+    (paths.cache() / "mirror" / "timing.json").write_text('{"fill": {"wall": 61, "cpu": 119}}')
+    text = "\n".join(application.summary(lab))
+    assert "the application answered 2 min 05 s after the start" in text
+    assert "the last fill took 1 min 01 s, 1 min 59 s of processor time" in text
+    assert "--insecure --resolve shop.example.com:443:10.89.42.21" in text
+    (home / "acme").mkdir()
+    (home / "acme" / "roots.pem").touch()
+    assert f"--cacert {home}/acme/roots.pem" in "\n".join(application.summary(lab))

@@ -53,6 +53,8 @@ def test_a_route_beside_the_subnet_is_no_reason() -> None:
 def test_more_nodes_need_more_memory_and_a_running_lab_none() -> None:
     small, large = Lab(name="small", workers=1), Lab(name="large", workers=6)
     assert Needs.of_lab(large, running=False).memory > Needs.of_lab(small, running=False).memory
+    core = Lab(name="core", workers=1, vaults=0, stores=0, logs=False)
+    assert Needs.of_lab(small, running=False).memory == Needs.of_lab(core, running=False).memory + 2.5 * GIB
     check(replace(GOOD, memory_free=0, routes=("10.89.42.0/24",)), Needs.of_lab(large, running=True))
 
 

@@ -13,6 +13,7 @@ import yaml
 
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source
+from quote_platform.verify import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = [
@@ -153,3 +154,115 @@ def test_alerts_arrive_unchanged_with_their_runbook(rendered: dict[str, list[dic
     urls = {name: rule["annotations"].pop("runbook_url") for name, rule in sent.items()}
     assert sent == kept
     assert all(url.endswith(f"/docs/runbooks/{name}.md") for name, url in urls.items())
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    return selector["matchLabels"].items() <= labels.items()
+
+
+def test_a_node_can_be_drained(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    objects = [document for documents in rendered.values() for document in documents]
+    budgets = [one for one in objects if one["kind"] == "PodDisruptionBudget"]
+    # A minimum of pods keeps a node from being drained as soon as there may be no more of them.
+    assert {one["metadata"]["name"]: one["spec"].get("maxUnavailable") for one in budgets} == dict.fromkeys(
+        ("coredns", "quote-app", "prometheus"), 1
+    )
+    for one in objects:
+        if one["spec"].get("replicas", 1) > 1 if "spec" in one else False:
+            template = one["spec"].get("template", {}).get("metadata") or one["spec"]["podMetadata"]
+            assert any(
+                budget["metadata"]["namespace"] == one["metadata"]["namespace"]
+                and selects(budget["spec"]["selector"], template["labels"])
+                for budget in budgets
+            ), f"{one['kind']} {one['metadata']['name']} has no budget"
+    (postgres,) = (one for one in objects if one["kind"] == "Cluster")
+    assert postgres["spec"]["enablePDB"] is (postgres["spec"]["instances"] > 1)
+
+
+def policies(rendered: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    every = [document for documents in rendered.values() for document in documents]
+    return [document for document in every if document["kind"] == "NetworkPolicy"]
+
+
+def test_no_policy_refuses_what_another_refuses(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    """One that allows nothing adds nothing to another one of the same pods."""
+    found = policies(rendered)
+    for one in found:
+        if not one["spec"].keys() & {"ingress", "egress"}:
+            assert not [
+                other["metadata"]["name"]
+                for other in found
+                if other is not one
+                and other["metadata"]["namespace"] == one["metadata"]["namespace"]
+                and other["spec"]["podSelector"] == one["spec"]["podSelector"]
+                and set(other["spec"]["policyTypes"]) >= set(one["spec"]["policyTypes"])
+            ], one["metadata"]["name"]
+
+
+def test_pods_reach_the_api_servers_and_the_store_and_nothing_else_there(
+    rendered: dict[str, list[dict[str, Any]]],
+) -> None:
+    anywhere: dict[str, set[int]] = {}
+    for policy in policies(rendered):
+        for rule in policy["spec"].get("egress", []):
+            if not rule.get("to"):
+                ports = anywhere.setdefault(policy["metadata"]["namespace"], set())
+                ports |= {port["port"] for port in rule["ports"]}
+    # Prometheus reads figures everywhere; cert-manager asks issuers.
+    assert {space for space, ports in anywhere.items() if 6443 in ports} == {"monitoring", "cert-manager"}
+    assert not anywhere.keys() & {"quote-lab", "velero"}, "their store has an address in these inventories"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port", "cidr"),
+    [
+        ("", "443", ""),
+        ("https://store.example.com:7070", "7070", ""),
+        ("https://192.0.2.30:7070", "7070", "192.0.2.30/32"),
+        ("http://[2001:db8::30]", "80", "2001:db8::30/128"),
+    ],
+)
+@pytest.mark.parametrize("role", ["postgres", "velero"])
+def test_a_store_with_an_address_is_all_that_is_reached(
+    role: str, endpoint: str, port: str, cidr: str
+) -> None:
+    variable, number = {
+        "postgres": ("postgres_backup_endpoint", "__postgres_object_store_port"),
+        "velero": ("velero_endpoint", "__velero_port"),
+    }[role]
+    shown = f"{{{{ {{'port': {number}, 'to': __{role}_object_store}} }}}}"
+    done = subprocess.run(
+        ["ansible", "localhost", "-i", "localhost,", "-c", "local", "-m", "debug", "-a", f'msg="{shown}"',
+         "-e", f"@roles/{role}/vars/main.yml", "-e", json.dumps({variable: endpoint})],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = yaml.safe_load(done.stdout.partition("=>")[2])["msg"]
+    assert str(found["port"]) == port
+    assert found["to"] == ([{"ipBlock": {"cidr": cidr}}] if cidr else [])
+
+
+def test_who_tells_figures_is_asked_for_them(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    monitors = [one for one in rendered["monitoring-scrape.yaml"] if one["kind"] == "PodMonitor"]
+    (prometheus,) = (one for one in policies(rendered) if one["metadata"]["name"] == "prometheus")
+    reached = {port["port"] for rule in prometheus["spec"]["egress"] for port in rule["ports"]}
+    found = set()
+    for documents in rendered.values():
+        for document in documents:
+            template = document.get("spec", {}).get("template", {})
+            for container in template.get("spec", {}).get("containers", []):
+                for port in container.get("ports", []):
+                    if port.get("name") != "metrics":
+                        continue
+                    name = document["metadata"]["name"]
+                    jobs = {
+                        one["metadata"]["name"]
+                        for one in monitors
+                        if document["metadata"]["namespace"] in one["spec"]["namespaceSelector"]["matchNames"]
+                        and selects(one["spec"]["selector"], template["metadata"]["labels"])
+                    }
+                    assert len(jobs) == 1, f"{name} is asked by {jobs or 'nobody'}"
+                    assert port["containerPort"] in reached, f"a NetworkPolicy keeps Prometheus from {name}"
+                    found |= jobs
+    assert found >= {"external-secrets", "log-collector", "eck", "velero", "traefik"}
+    looked_for = {*metrics.PODS, *metrics.NODES, *metrics.CONTROL_PLANES}
+    assert found <= looked_for, "playbooks/verify.yml does not look for it"

@@ -1,23 +1,29 @@
 """The mirror without the network: its catalogue, its keys, what it refuses."""
 
+import contextlib
 import gzip
 import hashlib
 import io
+import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from rich.console import Console
 
 from quote_platform import paths
-from quote_platform.mirror import align, availability, publish, source, storage, upstream
+from quote_platform.mirror import align, availability, progress, publish, source, storage, upstream
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror import fill as filling
 from quote_platform.mirror.storage import MirrorError, RefusedError
@@ -202,16 +208,16 @@ def test_an_image_follows_the_folders_it_holds(
 
 
 def test_recipes_agree_on_what_they_share(catalogue: cat.Catalogue) -> None:
-    """Go compiles a package once only for those that have it, and all that it imports, at the same version."""
+    """Go compiles a package once for those that have it, and all that it imports, at the same version."""
     assert align.differing(catalogue.binaries) == {}, "run `quote-platform mirror align`"
 
 
 def test_the_newest_version_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lists = {
-        "one": "require a.example/one v1.0.0\n\nrequire (\n\tb.example v1.9.0 // indirect\n\tc.example v0.0.0\n)\n"
+        "one": "require a.example/one v1.0.0\n\tb.example v1.9.0 // indirect\n\tc.example v0.0.0\n"
         "replace c.example => c.example v1.2.0\n",
-        "two": "require b.example/two v1.0.0\n\nrequire (\n\tb.example v1.10.0-rc.1 // indirect\n"
-        "\tc.example v1.1.0\n\ta.example/one v1.1.0\n)\n",
+        "two": "require b.example/two v1.0.0\n\tb.example v1.10.0-rc.1 // indirect\n"
+        "\tc.example v1.1.0\n\ta.example/one v1.1.0\n",
     }
     for name, text in lists.items():
         (tmp_path / "recipes" / name).mkdir(parents=True)
@@ -518,3 +524,207 @@ def test_an_image_pinned_by_digest_comes_with_all_that_the_digest_covers(
     upstream.image(name, "127.0.0.1:1/example.com/a/b:1")
     assert ("--all" in commands[0]) is all_of_it
     assert commands[0][-2] == f"docker://{name.replace(':1@', '@')}"
+
+
+# --- parts of the platform ------------------------------------------------------------------------------
+
+# Whose pins are not the core's, by the prefix of their variable; the longest one counts.
+PARTS = {
+    "": {cat.Part.CORE},
+    "acme": {cat.Part.CERTIFICATES},
+    "cert_manager": {cat.Part.CERTIFICATES},
+    "grafana": {cat.Part.MONITORING},
+    "logging": {cat.Part.LOGS},
+    "log_store": {cat.Part.LOGS},
+    "monitoring": {cat.Part.MONITORING},
+    "postgres_backup": {cat.Part.BACKUPS},
+    "secrets_delivery": {cat.Part.SECRETS},
+    "velero": {cat.Part.BACKUPS},
+}
+
+
+def test_each_pin_is_of_the_part_that_needs_it(catalogue: cat.Catalogue) -> None:
+    parts = {image.image: set(image.part) for image in catalogue.images}
+    for component, names in catalogue.unbuildable_images.items():
+        parts |= {name: set(catalogue.unbuildable[component].part) for name in names}
+    for one in filling.artifacts(catalogue, source.Source(catalogue, silent)):
+        if one.kind == "manifest":
+            parts[one.name] = set(one.parts)
+    shared = cat.versions()["snapshots_image"]  # of every part that speaks to a store, or has Python
+    for name, value in cat.versions().items():
+        found = [entry["url"] for entry in value] if name.endswith("_manifests") else [value]
+        if name.endswith(("_image", "_manifests")) and value != shared:
+            prefix = max((prefix for prefix in PARTS if name.startswith(prefix)), key=len)
+            assert all(parts[one] == PARTS[prefix] for one in found), name
+    assert parts[shared] == set(cat.Part) - {cat.Part.CORE, cat.Part.CERTIFICATES}
+
+
+def test_a_part_says_nothing_of_what_an_artifact_is_made_of() -> None:
+    one = cat.Image.model_validate({"image": "a/b:1"})
+    assert cat.digest(one) == cat.digest(cat.Image.model_validate({"image": "a/b:1", "part": "logs"}))
+    with pytest.raises(ValidationError, match="part"):
+        cat.Image.model_validate({"image": "a/b:1", "part": "longs"})
+
+
+def test_a_fill_of_one_part_leaves_the_others_alone(
+    cache: Path, catalogue: cat.Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def registry() -> Iterator[str]:
+        yield "registry"
+
+    fetched: list[str] = []
+    core = replace(artifact(True, fetched), name="example.com/core", version="1")
+    gone = replace(artifact(False, []), name="example.com/gone", component="gone")
+    logs = replace(
+        artifact(True, fetched), name="example.com/logs", component="kibana", parts=(cat.Part.LOGS,)
+    )
+    monkeypatch.setattr(filling, "artifacts", lambda *_: [core, gone, logs])
+    monkeypatch.setattr(publish, "registry", registry)
+    monkeypatch.setattr(upstream, "reachable", lambda _: False)
+    before = [availability.Unavailable("kibana", "nobody has it"), availability.Unavailable("gone", "old")]
+    availability.record(before)
+    report = filling.fill(filling.Provider.AUTO, [], 1, silent, parts=[cat.Part.CORE])
+    assert report.ready == ["example.com/core"]
+    assert fetched == ["source"]
+    assert [(one.name, one.reason[:11]) for one in availability.unavailable()] == [
+        ("kibana", "nobody has "),
+        ("gone", "example.com"),
+    ]
+    assert filling.lacking([cat.Part.LOGS]) == [], "it is known not to be had"
+    availability.record([])
+    assert filling.lacking([cat.Part.LOGS]) == ["image example.com/logs"]
+
+
+# --- progress -------------------------------------------------------------------------------------------
+
+SPINS = "import sys, time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+
+
+def test_a_command_tells_what_it_does_while_it_runs_and_costs_its_step(cache: Path, tmp_path: Path) -> None:
+    go_on = tmp_path / "go-on"
+    script = tmp_path / "compile.py"
+    script.write_text(
+        "import pathlib, sys, time\n"
+        "for name in ('a/b', 'c/d'): print(name, file=sys.stderr, flush=True)\n"
+        f"while not pathlib.Path({str(go_on)!r}).exists(): time.sleep(0.01)\n"
+        f"{SPINS}\nprint('# c/d\\nc/d.go:1:1: wrong', file=sys.stderr)\nsys.exit(1)\n"
+    )
+
+    def seen(line: str) -> bool:
+        if line == "c/d":  # who hears it only when all is over waits for ever
+            go_on.touch()
+        return progress.compiled(line)
+
+    work = progress.Work()
+    with work.step("thing") as step, pytest.raises(MirrorError) as error:
+        source.run(["timeout", "60", sys.executable, script], tmp_path / "log", seen=seen)
+    assert step.packages == 2
+    assert step.cost.cpu >= 0.3
+    assert "c/d.go:1:1: wrong" in str(error.value)
+    assert "a/b" not in str(error.value), "what was compiled is no part of the error"
+    assert "a/b\n" in (tmp_path / "log").read_text()
+
+
+def test_steps_within_and_other_threads_are_not_counted_twice(cache: Path) -> None:
+    work = progress.Work()
+    with work.step("image") as outer:
+        with work.step("recipe") as inner:
+            source.run([sys.executable, "-c", SPINS])
+            assert [step.name for step in work.steps] == ["image", "recipe"]
+            assert outer.waits_since is not None
+        with ThreadPoolExecutor() as pool:
+            pool.submit(source.run, [sys.executable, "-c", SPINS]).result()
+    assert inner.cost.cpu >= 0.3
+    assert outer.cost.cpu == 0
+    assert work.whole.cpu >= 0.6
+
+
+def test_the_time_left_is_told_from_the_last_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    known = {"big": progress.Cost(400, 800, 1000), "image one": progress.Cost(10, 20)}
+    known |= {"image two": progress.Cost(10, 20)}
+    monkeypatch.setattr(progress, "costs", lambda: known)
+    work = progress.Work()
+    work.plan({"image one": frozenset({"big"}), "image two": frozenset({"big"})})
+    assert work.done_and_left() == (0, 420)
+    with work.step("image one"):
+        with work.step("big") as step:
+            for number in range(500):
+                assert progress.compiled(f"k8s.io/api/v{number}")
+            assert not progress.compiled("go: downloading k8s.io/api v0.36.0")
+            clock[0] += 200
+            whole, one = work.lines()
+            assert whole == "0 of 2 artifacts after 3 min 20 s, about 3 min 40 s left"
+            assert one == (
+                "big: 500 of 1000 packages, now k8s.io/api/v499, 3 min 20 s, about 3 min 20 s left"
+            )
+            step.packages = 2000  # it has grown since: no promise
+            assert str(step) == "big: 2000 packages, now k8s.io/api/v499, 3 min 20 s"
+        clock[0] += 10
+    assert work.took["image one"] == progress.Cost(10, 0), "it waited for the rest"
+    assert work.lines()[0].startswith("1 of 2 artifacts after 3 min 30 s, about ")
+    work.known = {}
+    assert work.done_and_left()[1] == -1
+    assert work.lines() == ["1 of 2 artifacts after 3 min 30 s"]
+
+
+def test_what_each_recipe_takes_is_known_before_the_first_fill(cache: Path, catalogue: cat.Catalogue) -> None:
+    known = set(progress.costs())
+    lacking = {*catalogue.binaries, *(f"root file system {name}" for name in catalogue.roots)} - known
+    assert not lacking, (
+        f"copy them from {storage.root() / 'timing.json'} to lab/mirror/timing.json after a fill"
+    )
+
+
+def test_what_steps_took_is_kept_for_the_next_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cat, "folder", lambda: cache)
+    (cache / "timing.json").write_text('{"old": {"wall": 9, "cpu": 8}, "traefik": {"wall": 7, "cpu": 6}}')
+    work = progress.Work()
+    work.took = {"traefik": progress.Cost(90, 170, 1200), "small": progress.Cost(0.2, 0.1)}
+    work.record()
+    assert set(json.loads((storage.root() / "timing.json").read_text())) == {"traefik", "fill"}
+    work.took = {"other": progress.Cost(5, 4)}
+    work.record()
+    costs = progress.costs()
+    assert costs["traefik"] == progress.Cost(90, 170, 1200)
+    assert costs["old"] == progress.Cost(9, 8)
+    assert set(costs) == {"old", "traefik", "other", "fill"}
+
+
+def test_a_log_gets_a_line_now_and_then(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert progress.SECONDS_BETWEEN_LINES <= 15
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.05)
+    written = io.StringIO()
+    work = progress.Work()
+    with progress.shown(work, Console(file=written)):
+        deadline = time.monotonic() + 10
+        while written.getvalue().count("reading the catalogue") < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    before = written.getvalue()
+    time.sleep(0.2)
+    assert written.getvalue() == before, "it is over"
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    with progress.shown(work, terminal):
+        pass
+    assert "reading the catalogue" in terminal.file.getvalue()  # type: ignore[attr-defined]
+
+
+# --- Go's caches ----------------------------------------------------------------------------------------
+
+
+def test_a_large_cache_is_out_of_the_way_at_once_and_off_the_disk_in_the_end(cache: Path) -> None:
+    folder = paths.cache() / "go"
+    for name, size in (("build", 10), ("mod", 4000), (".old-mod-1", 10)):  # the last: a run was killed
+        (folder / name).mkdir(parents=True)
+        (folder / name / "file").write_bytes(b"x" * size)
+    assert filling.set_aside(1e-6 * 8) == [str(folder / "mod")]
+    assert not (folder / "mod").exists()
+    assert len(list(folder.glob(".old-*"))) == 2
+    filling.settle()
+    assert list(folder.glob(".old-*")) == []
+    assert (folder / "build" / "file").is_file()
+    filling.settle()  # nothing to do

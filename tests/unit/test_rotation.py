@@ -23,7 +23,7 @@ class Platform:
     """A Secret, an operator that fills it, pods that mount it, and a database that knows who is connected."""
 
     def __init__(self) -> None:
-        self.api, self.namespace, self.core = None, "quote-lab", self
+        self.api, self.core, self.namespace, self.postgres = None, self, "shop", "orders"
         self.made, self.secret = 0, {"username": "user-0", "password": "password-0"}
         self.mounted = dict.fromkeys(PODS, self.secret)
         self.connected = {address: ["user-0"] for address in PODS.values()}
@@ -81,8 +81,9 @@ class Platform:
         text = self.mounted[pod]["username"] + self.mounted[pod]["password"]
         return f"{hashlib.sha256(text.encode()).hexdigest()}  -\n"
 
-    def get_namespaced_custom_object(self, group: str, *_: Any) -> Any:
+    def get_namespaced_custom_object(self, group: str, *where: Any) -> Any:
         if group == "postgresql.cnpg.io":
+            assert where[1:] == ("shop", "clusters", "orders")
             return {"status": {"currentPrimary": "postgres-1"}}
         return {"status": {"conditions": [{"type": "Ready", "message": "Vault is sealed"}]}}
 
@@ -237,7 +238,16 @@ def test_the_command_prints_no_password(
 ) -> None:
     monkeypatch.setattr(rotation, "Target", lambda *_, **__: platform)
     (tmp_path / "kubeconfig").touch()
-    arguments = ["--kubeconfig", str(tmp_path / "kubeconfig"), "--secret", "account", "--seconds", "1"]
+    arguments = [
+        "--kubeconfig",
+        str(tmp_path / "kubeconfig"),
+        "--namespace",
+        "shop",
+        "--secret",
+        "account",
+        "--seconds",
+        "1",
+    ]
     done = CliRunner().invoke(rotation.app, ["user", *arguments, "--drain", "0"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["user"] == "user-1"

@@ -137,6 +137,15 @@ def test_a_resource_is_written_once_and_the_token_ends(opened: Place) -> None:
     assert opened.vault.tokens == set()
 
 
+def test_a_token_that_nobody_revokes_ends_by_itself(opened: Place) -> None:
+    with plugin.root(opened.api, opened.keys.load()):
+        # A run that is killed here leaves these.
+        assert len(opened.vault.tokens) == 1
+        assert opened.vault.tokens <= opened.vault.limited.keys()
+        assert set(opened.vault.limited.values()) == {"30m"}
+    assert opened.vault.tokens == set()
+
+
 def test_an_attempt_that_was_cut_off_is_no_obstacle(opened: Place) -> None:
     opened.use(resources=[POLICY])
     assert opened.vault.calls.index("DELETE sys/generate-root/attempt") < opened.vault.calls.index(

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import os
+import subprocess
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -11,17 +13,24 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
+from jinja2.nativetypes import NativeEnvironment
 from kubernetes import client
 from kubernetes.client import ApiException
 from rich.console import Console
 from typer.testing import CliRunner
 
+from quote_platform import paths
 from quote_platform.verify import backups, checks, cli, logs, metrics
 from quote_platform.verify.report import Check, Report
 from quote_platform.verify.target import Failed, NotRun, Target, wait
 
+ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+SWITCHES = {"backups": "backups_enabled", "logging": "logging_enabled", "monitoring": "monitoring_enabled"}
+SWITCHES |= {"secrets": "secrets_backend", "cert-manager": "certificate_issuer"}
+OFF = {name: f"switched off ({switch})" for name, switch in SWITCHES.items()}
 
 
 class FakeTarget(Target):
@@ -44,7 +53,121 @@ class FakeTarget(Target):
 @pytest.fixture
 def target(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
     monkeypatch.setattr(backups, "now", lambda: NOW)
-    return FakeTarget("kubeconfig", "1.36.3", "quotes.example.com", ["10.0.0.1", "10.0.0.2"], "agnhost")
+    parts = ("application", "logging", "monitoring", "snapshots", "velero")
+    return FakeTarget(
+        "kubeconfig",
+        "1.36.3",
+        "shop.example.com",
+        ["10.0.0.1", "10.0.0.2"],
+        "agnhost",
+        namespaces={part: f"of-{part}" for part in parts},
+        domain="cluster.example",
+        postgres="orders",
+        database="shop",
+        secret="shop-database",  # noqa: S106 (a name)
+        intrusive=True,
+    )
+
+
+# --- what it is told ----------------------------------------------------------------------------------------
+
+
+def told(*words: str) -> dict[str, set[str]]:
+    """Return the options that the playbook runs the verification with; it contacts nobody."""
+    playbook = ["ansible-playbook", "-i", "inventories/production", "playbooks/verify.yml"]
+    environment = os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
+    done = subprocess.run(
+        [*playbook, "--extra-vars", "cluster_kubeconfig=/nonexistent", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Times of tasks stand before it and after it.
+    output, _ = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{") :])
+    (result,) = output["plays"][0]["tasks"][0]["hosts"].values()
+    found: dict[str, set[str]] = {}
+    command = result["cmd"]
+    for word, following in zip(command, [*command[1:], "--"], strict=True):
+        if word.startswith("--"):
+            found.setdefault(word, set()).add("" if following.startswith("--") else following)
+    return found
+
+
+def test_the_playbook_tells_what_the_inventory_says() -> None:
+    given = {
+        "application_host": "shop.example.com",
+        "application_namespace": "shop",
+        "cluster_dns_domain": "cluster.example",
+        "cluster_monitoring_namespace": "observability",
+        "velero_namespace": "backups",
+        "postgres_name": "orders",
+        "postgres_database": "shop",
+    }
+    found = told("--extra-vars", json.dumps(given))
+    assert found["--host"] == {"shop.example.com"}
+    assert found["--domain"] == {"cluster.example"}
+    assert found["--postgres"] == {"orders"}
+    assert found["--database"] == {"shop"}
+    assert found["--namespace"] == {
+        "application=shop",
+        "logging=logging",
+        "monitoring=observability",
+        "snapshots=etcd-snapshots",
+        "velero=backups",
+    }
+    assert "--intrusive" not in found
+    # The names that a role has for it win over the common ones.
+    given |= {"quote_app_host": "quotes.example.org", "quote_app_namespace": "quotes"}
+    found = told("--extra-vars", json.dumps(given), "--extra-vars", "verify_intrusive=true")
+    assert found["--host"] == {"quotes.example.org"}
+    assert "application=quotes" in found["--namespace"]
+    assert "--intrusive" in found
+
+
+def test_the_playbook_knows_the_defaults_of_the_roles() -> None:
+    (play,) = yaml.safe_load((ROOT / "playbooks/verify.yml").read_text())
+    defaults: dict[str, Any] = {}
+    for role in ("logging", "snapshots", "velero", "postgres", "secrets_delivery"):
+        defaults |= yaml.safe_load((ROOT / f"roles/{role}/defaults/main.yml").read_text())
+    spaces = play["vars"]["verify_namespaces"]
+    for text, name in (
+        (spaces["logging"], "logging_namespace"),
+        (spaces["snapshots"], "snapshots_namespace"),
+        (spaces["velero"], "velero_namespace"),
+        (play["vars"]["verify_postgres"], "postgres_name"),
+        (play["vars"]["verify_secret"], "secrets_delivery_secret"),
+    ):
+        assert text == f"{{{{ {name} | default('{defaults[name]}') }}}}"
+
+
+def test_what_several_parts_need_is_said_once() -> None:
+    files = [
+        path
+        for pattern in ("roles/*/defaults/*.yml", "roles/*/meta/*.yml", "playbooks/*.yml", "src/**/*.py")
+        for path in ROOT.glob(pattern)
+    ]
+    assert len(files) > 80
+    choices = yaml.safe_load((ROOT / "group_vars/all/main.yml").read_text())
+    for name in ("application_namespace", "application_host"):
+        assert [path for path in files if choices[name] in path.read_text()] == []
+
+
+@pytest.mark.parametrize("check", [checks.row_on_replicas, checks.rolling_update, checks.rate_limit])
+def test_what_users_may_notice_is_run_only_where_that_is_allowed(target: FakeTarget, check: Any) -> None:
+    target.intrusive = False
+    result = cli.run_check("one", check, target)
+    assert result.status == "not run"
+    assert result.detail.endswith("the application: only with -e verify_intrusive=true") or (
+        "deletes it again: only with -e verify_intrusive=true" in result.detail
+    )
+
+
+def test_names_are_of_the_domain(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    target.core.list_namespaced_pod = lambda *_, **__: Fake(items=[pod("net-0")])
+    monkeypatch.setattr(target, "connects", lambda *_: {})
+    assert "kubernetes.default.svc.cluster.example:443" in checks.names_resolve(target)
 
 
 # --- judging and reporting ----------------------------------------------------------------------------------
@@ -96,9 +219,9 @@ def test_a_check_is_judged(
         ([passes, fails, breaks], [], (1, 2, 0)),
         ([has_nothing], [], (0, 0, 1)),
         ([passes, fails], ["--only", "passes"], (1, 0, 0)),
-        ([passes], ["--unavailable", '[{"name": "ingress-nginx", "reason": "no image"}]'], (1, 0, 1)),
+        ([passes], ["--left-out", '[{"name": "ingress-nginx", "reason": "no image"}]'], (1, 0, 1)),
     ],
-    ids=["not run", "failed", "nothing passed", "only one", "unavailable"],
+    ids=["not run", "failed", "nothing passed", "only one", "left out"],
 )
 def test_the_report_and_the_exit_status(  # noqa: PLR0917 (fixtures)
     monkeypatch: pytest.MonkeyPatch,
@@ -114,6 +237,15 @@ def test_the_report_and_the_exit_status(  # noqa: PLR0917 (fixtures)
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.touch()
     command = ["run", "--kubeconfig", str(kubeconfig), "--version", "1.36.3", "--address", "10.0.0.1"]
+    command += [
+        "--host",
+        "shop.example.com",
+        "--namespace",
+        "application=shop",
+        "--domain",
+        "cluster.example",
+    ]
+    command += ["--postgres", "orders", "--database", "shop", "--secret", "shop-database"]
     command += ["--image", "agnhost", "--report", str(tmp_path / "new" / "report.json"), *words]
     result = CliRunner().invoke(cli.app, command)
     passed, failed, _ = counts
@@ -124,6 +256,17 @@ def test_the_report_and_the_exit_status(  # noqa: PLR0917 (fixtures)
     assert tuple(found.count(which) for which in ("passed", "failed", "not run")) == counts
     assert target.opened
     assert target.closed
+
+
+def test_the_playbook_names_what_is_switched_off() -> None:
+    play = yaml.safe_load((paths.repository() / "playbooks" / "verify.yml").read_text())[0]
+    text, environment = play["vars"]["verify_switched_off"], NativeEnvironment()
+    on = dict.fromkeys(SWITCHES.values(), "chosen")
+    found: Any = environment.from_string(text).render(on)
+    assert found == []
+    for name, switch in SWITCHES.items():
+        found = environment.from_string(text).render(on | {switch: ""})
+        assert found == [{"name": name, "reason": OFF[name]}]
 
 
 def test_what_looks_like_markup_is_shown_as_it_is() -> None:
@@ -231,6 +374,56 @@ def test_a_row_is_looked_for_on_every_replica(target: FakeTarget, monkeypatch: p
         checks.row_on_replicas(target)
 
 
+def test_replicas_have_applied_what_is_written(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    late: set[str] = set()
+
+    def execute(pod: str, *command: str, **_: str) -> str:
+        assert "--dbname=shop" in command
+        asked.append(command[-1])
+        if command[-1] == "select pg_current_wal_lsn()":
+            assert pod == "postgres-2"
+            return "0/3000060\n"
+        assert command[-1] == "select pg_last_wal_replay_lsn() >= '0/3000060'"
+        return "f\n" if pod in late else "t\n"
+
+    monkeypatch.setattr(target, "execute", execute)
+    instances(target, "replica", "primary", "replica")
+    assert checks.replication(target) == "postgres-1, postgres-3 at 0/3000060 or later"
+    late.add("postgres-3")
+    monkeypatch.setattr(checks, "wait", lambda done, _, text, hint: wait(done, 0, text, hint))
+    with pytest.raises(Failed, match="postgres-3 has not applied 0/3000060"):
+        checks.replication(target)
+    instances(target, "primary")
+    with pytest.raises(Failed, match="there is no replica"):
+        checks.replication(target)
+
+
+def test_the_archive_is_looked_at_and_nothing_is_written(
+    target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archived = "000000010000000000000007"
+
+    def execute(_: str, *command: str, **__: str) -> str:
+        statement = command[-1]
+        assert statement.startswith("select ")
+        assert not any(word in statement for word in ("switch_wal", "restore_point", "checkpoint"))
+        return archived if "pg_stat_archiver" in statement else "000000010000000000000007"
+
+    monkeypatch.setattr(target, "execute", execute)
+    monkeypatch.setattr(checks, "wait", lambda done, _, text, hint: wait(done, 0, text, hint))
+    instances(target, "primary")
+    custom_objects(monkeypatch, {"clusters": {"spec": {"plugins": [{}]}}})
+    assert checks.archive(target) == "segment 000000010000000000000007 lies in the object store"
+    archived = "000000010000000000000006"
+    with pytest.raises(Failed, match="segment 000000010000000000000007 does not reach the object store"):
+        checks.archive(target)
+    custom_objects(monkeypatch, {"clusters": {"spec": {}}})
+    target.left_out = OFF
+    with pytest.raises(NotRun, match=r"switched off \(backups_enabled\)"):
+        checks.archive(target)
+
+
 # --- age of backups -----------------------------------------------------------------------------------------
 
 
@@ -282,7 +475,10 @@ def test_the_base_backup_is_that_of_the_archive_in_use(
     with pytest.raises(Failed, match="there is none"):
         backups.base_backup(target)
     found["clusters"] = {"spec": {}}
-    with pytest.raises(NotRun, match="switched off"):
+    with pytest.raises(Failed, match="backups should be installed and is not"):
+        backups.base_backup(target)
+    target.left_out = OFF
+    with pytest.raises(NotRun, match=r"switched off \(backups_enabled\)"):
         backups.base_backup(target)
 
 
@@ -377,7 +573,10 @@ def test_backups_that_are_switched_off_are_not_run(
         raise ApiException(status=404)
 
     monkeypatch.setattr(client, "BatchV1Api", lambda _: Fake(read_namespaced_cron_job=missing))
-    with pytest.raises(NotRun, match="switched off"):
+    with pytest.raises(Failed, match="backups should be installed and is not"):
+        backups.snapshot(target)
+    target.left_out = OFF
+    with pytest.raises(NotRun, match=r"switched off \(backups_enabled\)"):
         backups.snapshot(target)
 
 
@@ -393,7 +592,7 @@ def test_backups_that_are_switched_off_are_not_run(
         ([200, 503, 200], "https://vault-1:8200 is sealed"),
         ([501], "https://vault-0:8200 is not initialised"),
         ([0], "https://vault-0:8200 does not answer"),
-        ([], "no host is in the group vault"),
+        ([], r"switched off \(secrets_backend\)"),
     ],
 )
 def test_vault_is_judged(monkeypatch: pytest.MonkeyPatch, statuses: list[int], told: str) -> None:
@@ -407,7 +606,9 @@ def test_vault_is_judged(monkeypatch: pytest.MonkeyPatch, statuses: list[int], t
 
     asking = httpx.Client(transport=httpx.MockTransport(answer))
     monkeypatch.setattr(httpx, "Client", lambda **_: asking)
-    known: Any = Fake(vaults=[f"https://vault-{number}:8200" for number in range(len(statuses))], vault_ca="")
+    known: Any = Fake(
+        vaults=[f"https://vault-{number}:8200" for number in range(len(statuses))], vault_ca="", left_out=OFF
+    )
     if set(statuses) == {200}:
         assert checks.vault(known) == told
     else:
@@ -421,11 +622,11 @@ AUTHORITY = b"-----BEGIN CERTIFICATE-----"
 @pytest.mark.parametrize(
     ("external", "authority", "told"),
     [
-        ({"Ready": "True", "hours": 1}, AUTHORITY, "quote-app-database of "),
-        ({"Ready": "False", "hours": 1}, AUTHORITY, "quote-app-database: it said so; last of "),
+        ({"Ready": "True", "hours": 1}, AUTHORITY, "shop-database of "),
+        ({"Ready": "False", "hours": 1}, AUTHORITY, "shop-database: it said so; last of "),
         ({"Ready": "True", "hours": 26}, AUTHORITY, "every 24 h one is due"),
         ({"Ready": "True", "hours": 1}, b"another", "PostgreSQL has another authority than Vault knows"),
-        (None, AUTHORITY, "no secret is delivered from elsewhere"),
+        (None, AUTHORITY, "not delivered by External Secrets Operator"),
     ],
 )
 def test_a_delivered_secret_is_judged(
@@ -566,6 +767,10 @@ def test_without_a_prometheus_nothing_is_asked(
         metrics.metrics(target)
     target.core.list_namespaced_pod = lambda *_, **__: Fake(items=[])
     for check in (metrics.metrics, metrics.alerts):
+        target.left_out = {}
+        with pytest.raises(Failed, match="monitoring should be installed and is not"):
+            check(target)
+        target.left_out = OFF
         with pytest.raises(NotRun, match="monitoring_enabled"):
             check(target)
 
@@ -610,7 +815,7 @@ def test_a_line_is_found(
         with pytest.raises(Failed, match=result):
             logs.logs(target)
     namespace, container = asked[0]
-    assert namespace == "logging"
+    assert namespace == "of-logging"
     word = spoken[0]["container"]["command"][2].split()[2].rstrip(";")
     assert container.args == ["search", f'"{word}" AND data_stream.dataset:app', "1", "30"]
     # As one that may only read.
@@ -624,5 +829,8 @@ def test_logs_are_not_asked_for_where_nobody_collects(
         raise ApiException(status=404)
 
     monkeypatch.setattr(client, "BatchV1Api", lambda _: Fake(read_namespaced_cron_job=missing))
-    with pytest.raises(NotRun, match="logs are not collected"):
+    with pytest.raises(Failed, match="logging should be installed and is not"):
+        logs.logs(target)
+    target.left_out = OFF
+    with pytest.raises(NotRun, match="logging_enabled"):
         logs.logs(target)

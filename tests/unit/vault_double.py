@@ -21,6 +21,7 @@ class Double:
         self.threshold = 0
         self.given: set[str] = set()
         self.tokens: set[str] = set()
+        self.limited: dict[str, str] = {}  # those that end by themselves, and when
         self.made = 0
         self.data: dict[str, Document] = {}
         self.calls: list[str] = []
@@ -57,6 +58,11 @@ class Double:
         if path == "auth/token/revoke-self":
             self.tokens.remove(request.headers["X-Vault-Token"])
             return httpx.Response(204)
+        if path == "auth/token/create":
+            asked, token = json.loads(text), self.token()
+            assert asked["no_parent"], "it would end with the token that has made it"
+            self.limited[token] = asked["ttl"]
+            return httpx.Response(200, json={"auth": {"client_token": token}})
         if path == "auth/token/lookup-self":
             return httpx.Response(200, json={"data": {}})
         if path == "sys/storage/raft/snapshot-force":

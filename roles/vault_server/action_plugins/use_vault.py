@@ -52,6 +52,7 @@ RUNBOOK = "see docs/vault.md"
 # What Vault answers while it is about to do something.
 # A database may be on its way, or the way to it.
 PASSING = re.compile(r"Upgrading from non-versioned|local node not active|error verifying connection")
+ROOT_TTL = "30m"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -222,7 +223,10 @@ def unseal(api: Api, keys: list[str]) -> None:
 
 @contextmanager
 def root(api: Api, keys: list[str]) -> Iterator[None]:
-    """Use the API as root: a token is made of the keys for this, and revoked at the end."""
+    """Use the API as root: a token is made of the keys for this, and revoked at the end.
+
+    It ends by itself, should nobody revoke it. The one of the keys does not, so it only makes that one.
+    """
     api.call("DELETE", "sys/generate-root/attempt")  # one that was cut off
     begun = api.call("PUT", "sys/generate-root/attempt", {})
     done: Document = {}
@@ -235,6 +239,9 @@ def root(api: Api, keys: list[str]) -> Iterator[None]:
         raise Refused(f"{api.address} makes no token of the kept keys; {RUNBOOK}")
     mixed = base64.b64decode(encoded + "=" * (-len(encoded) % 4))
     with owning(api, bytes(a ^ b for a, b in zip(mixed, begun["otp"].encode(), strict=True)).decode()):
+        wanted = {"policies": ["root"], "ttl": ROOT_TTL, "renewable": False, "no_parent": True}
+        made = api.call("POST", "auth/token/create", wanted)
+    with owning(api, made["auth"]["client_token"]):
         yield
 
 

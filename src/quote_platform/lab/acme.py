@@ -29,7 +29,6 @@ def wanted(lab: Lab) -> bool:
 def prepare(lab: Lab, home: Path) -> None:
     """Fill the folder that the mirror's host sees: programs, the server's key, the address of the ingress."""
     folder = home / "acme"
-    folder.mkdir(mode=0o700, exist_ok=True)
     versions = catalogue.versions()
     for name, image in PROGRAMS.items():
         if not (folder / name).is_file():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -12,9 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from quote_platform import machine
-from quote_platform.lab import lifecycle, podman
+from quote_platform.lab import application, lifecycle, podman
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab
+from quote_platform.mirror import fill as filling
+from quote_platform.mirror.catalogue import Part
 from quote_platform.mirror.storage import MirrorError
 
 app = typer.Typer(no_args_is_help=True)
@@ -47,13 +50,16 @@ def up(  # noqa: PLR0917 (options, not positions)
     control_planes: Annotated[int, typer.Option(help="1 or 3.")] = 1,
     workers: Annotated[int, typer.Option(help="At least 1, unless the control plane takes pods.")] = 3,
     stores: Annotated[int, typer.Option(help="0 or 1 machine for the object store.")] = 1,
-    vaults: Annotated[int, typer.Option(help="0, 1 or 3 machines for Vault.")] = 0,
+    vaults: Annotated[int, typer.Option(help="0, 1 or 3 machines for Vault.")] = 1,
     control_plane_cpus: float = 2,
     control_plane_memory: Annotated[str, typer.Option(help="Such as 4g or 3500m.")] = "4g",
     worker_cpus: float = 4,
     worker_memory: Annotated[str, typer.Option(help="Such as 8g or 3500m.")] = "8g",
     acme: Annotated[bool, typer.Option(help="Have an ACME server, which signs the certificates.")] = True,
-    logs: Annotated[bool, typer.Option(help="Have a store of logs, which are collected then.")] = False,
+    logs: Annotated[bool, typer.Option(help="Have a store of logs, which are collected then.")] = True,
+    components: Annotated[
+        list[Part] | None, typer.Option(help="Only these, and always the core; repeatable. All without it.")
+    ] = None,
 ) -> None:
     """Start a lab, or what is missing of it, and write its inventory."""
     with _sentences():
@@ -70,10 +76,15 @@ def up(  # noqa: PLR0917 (options, not positions)
             worker_memory=worker_memory,
             acme=acme,
             logs=logs,
+            components=frozenset(components or Part),
         )
         machine.check(
             machine.read(), machine.Needs.of_lab(lab, bool(podman.containers(name)), lifecycle.connected(lab))
         )
+        if lacking := filling.lacking(lab.components):
+            text = f"the mirror lacks {len(lacking)} artifacts, such as {lacking[0]}: before site.yml run "
+            options = "".join(f" --part {one}" for one in Part if components and one in lab.components)
+            console.print(f"{text}`quote-platform mirror fill{options}`", style="yellow", markup=False)
         folder = lifecycle.up(lab, lambda text: console.print(text, markup=False))
     console.print(f"lab {name} is up: ansible-playbook -i {os.path.relpath(folder)} site.yml", markup=False)
 
@@ -104,6 +115,24 @@ def status(
     for row in rows:
         table.add_row(row["name"], row["address"], f"{row['cpus']:g}", row["memory"], row["state"])
     console.print(table)
+
+
+@app.command("await")
+def await_(
+    name: Name = "lab",
+    since: Annotated[float | None, typer.Option(help="Count from this second of the epoch, not now.")] = None,
+) -> None:
+    """Wait until the application answers; `summary` then says how long that took."""
+    with _sentences():
+        application.wait(lifecycle.find(name), since or time.time())
+
+
+@app.command()
+def summary(name: Name = "lab") -> None:
+    """Say how the application, the cluster and the nodes are reached."""
+    with _sentences():
+        for line in application.summary(lifecycle.find(name)):
+            console.print(line, markup=False)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -10,7 +10,14 @@ from quote_platform import paths
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab
 from quote_platform.mirror.availability import unavailable
+from quote_platform.mirror.catalogue import Part
 
+# What switches a component off that was not chosen; the others go by the machines that there are.
+SWITCHES = {
+    Part.BACKUPS: "backups_enabled",
+    Part.LOGS: "logging_enabled",
+    Part.MONITORING: "monitoring_enabled",
+}
 HEADER = "# Written by `quote-platform lab up`; changes are lost at the next one.\n"
 
 
@@ -37,7 +44,7 @@ def _dump(path: Path, data: dict[str, Any]) -> None:
 
 
 def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
-    """Write hosts, base URLs, what the mirror lacks, and more settings; return the folder."""
+    """Write hosts, base URLs, what the mirror lacks or nobody wants, and more settings; return the folder."""
     target = folder(lab.name)
     platform = target / "group_vars" / "platform"
 
@@ -76,6 +83,7 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         settings["ingress_controller"] = "traefik"
     if any(entry["name"] == "logging-elasticsearch" for entry in lacking):
         settings["logging_enabled"] = False  # unless there is another store
+    settings |= {switch: False for part, switch in SWITCHES.items() if part not in lab.components}
     _dump(platform / "mirror.yml", settings | (more or {}))
 
     shared = platform / "lab.yml"

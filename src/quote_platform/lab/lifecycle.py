@@ -63,8 +63,15 @@ def _alone(name: str) -> Iterator[None]:
 
 def _up(lab: Lab, say: Callable[[str], None]) -> Path:
     before = state(lab.name) / "lab.json"
-    if before.is_file() and (old := Lab.model_validate_json(before.read_text())).subnet != lab.subnet:
-        raise LabError(f"lab {lab.name} runs in {old.subnet}: take it down first, or choose another name")
+    if before.is_file():
+        old = Lab.model_validate_json(before.read_text())
+        if old.subnet != lab.subnet:
+            raise LabError(f"lab {lab.name} runs in {old.subnet}: take it down first, or choose another name")
+        if dropped := old.components - lab.components:
+            raise LabError(
+                f"lab {lab.name} has {', '.join(sorted(dropped))}, and a component is added to a lab but not "
+                f"taken from it: name it too, or first run `quote-platform lab down --name {lab.name}`"
+            )
     home = state(lab.name)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     before.write_text(lab.model_dump_json(indent=2))
@@ -75,6 +82,7 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
         node_image, mirror_image = pool.map(image.ensure, (False, True))
         _network(lab)
         _keys(lab, home)
+        (home / "acme").mkdir(mode=0o700, exist_ok=True)  # mounted, also where it is filled later
         if acme.wanted(lab):
             acme.prepare(lab, home)
         if lab.logs:
@@ -88,6 +96,8 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
             )
         )
         list(pool.map(lambda node: _wait(lab, node), every))
+    if acme.wanted(lab):  # on a host that was started without, they have not started
+        podman.execute(lab.mirror.name, ["systemctl", "start", *acme.PROGRAMS])
     wanted = {node.name for node in [*lab.nodes, *lab.services]}
     for gone in set(podman.containers(lab.name)) - wanted:
         podman.run("rm", "--force", "--volumes", "--time", "0", gone)
@@ -146,8 +156,7 @@ def _start(lab: Lab, node: Node, image_name: str) -> None:
         for part in ("www", "registry"):
             (storage.root() / part).mkdir(parents=True, exist_ok=True)
             mounts.append(f"{storage.root() / part}:/srv/mirror/{part}:ro")
-        if acme.wanted(lab):
-            mounts.append(f"{home / 'acme'}:/srv/acme:ro")
+        mounts.append(f"{home / 'acme'}:/srv/acme:ro")
     else:
         mounts += DISKS
     arguments = ["--name", node.name, "--hostname", node.name, "--label", f"{podman.LABEL}={lab.name}"]

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from quote_platform.mirror.catalogue import Part
+
 Role = Literal["master", "worker", "store", "vault", "mirror", "logs"]
 
 
@@ -30,13 +32,14 @@ class Lab(BaseModel):
     control_planes: Annotated[int, Field(ge=1, le=9)] = 1
     workers: Annotated[int, Field(ge=0, le=50)] = 3
     stores: Annotated[int, Field(ge=0, le=1)] = 1
-    vaults: Annotated[int, Field(ge=0, le=3)] = 0
+    vaults: Annotated[int, Field(ge=0, le=3)] = 1
     control_plane_cpus: Annotated[float, Field(gt=0)] = 2
     control_plane_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "4g"
     worker_cpus: Annotated[float, Field(gt=0)] = 4
     worker_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "8g"
     acme: bool = True
-    logs: bool = False
+    logs: bool = True
+    components: frozenset[Part] = frozenset(Part)
 
     @field_validator("subnet")
     @classmethod
@@ -51,6 +54,15 @@ class Lab(BaseModel):
         for other in ("10.244.0.0/16", "10.96.0.0/16"):
             if ipaddress.ip_network(self.subnet).overlaps(ipaddress.ip_network(other)):
                 raise ValueError(f"subnet {self.subnet} overlaps the pods' or services' network {other}")
+        return self
+
+    @model_validator(mode="after")
+    def _only_chosen(self) -> "Lab":
+        self.components |= {Part.CORE}
+        self.stores = self.stores if Part.BACKUPS in self.components else 0
+        self.vaults = self.vaults if Part.SECRETS in self.components else 0
+        self.acme = self.acme and Part.CERTIFICATES in self.components
+        self.logs = self.logs and Part.LOGS in self.components
         return self
 
     def address(self, number: int) -> str:

@@ -36,7 +36,7 @@ def newest(recipes: Iterable[str]) -> dict[str, str]:
 
 
 def used(recipe: str) -> dict[str, str]:
-    """Return the version of each module with which a recipe is built, without those that another one replaces."""
+    """Return the version of each module with which a recipe is built, where no other module replaces it."""
     found = cat.modules(recipe)
     for name, target, version in REPLACED.findall(go_mod(recipe).read_text()):
         found.pop(name, None)
@@ -51,7 +51,7 @@ def go_mod(recipe: str) -> Path:
 
 
 def differing(recipes: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return, for each recipe that is behind, its modules of which another has a newer version, with that."""
+    """Return the modules of each recipe of which others have a newer version, with that."""
     recipes = list(recipes)
     wanted = newest(recipes)
     found = {}
@@ -83,7 +83,7 @@ def align(source: Source, say: Callable[[str], None]) -> None:
 
 
 def complete(source: Source, recipe: str) -> None:
-    """Leave out the modules of a recipe from which nothing is built, and add those that are missing."""
+    """Leave out modules of a recipe from which nothing is built, and add those that are missing."""
     needed = _modules(source, recipe)
     listed = go_mod(recipe).read_text().splitlines(keepends=True)
     kept = [

@@ -3,12 +3,13 @@
 import hashlib
 import json
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import jinja2
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from quote_platform import paths
 from quote_platform.mirror.storage import MirrorError
@@ -20,12 +21,35 @@ class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Part(StrEnum):
+    """A part of the platform that can be left out, and the core, which cannot."""
+
+    CORE = "core"
+    BACKUPS = "backups"
+    SECRETS = "secrets"
+    LOGS = "logs"
+    MONITORING = "monitoring"
+    CERTIFICATES = "certificates"
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
 # Target folder or file -> binaries as recipe/binary; recipe/* is all of a recipe.
 Files = dict[str, Annotated[list[str], BeforeValidator(_as_list)]]
+
+
+def _short_for(key: str) -> BeforeValidator:
+    """Take a text for an entry that has only this key."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+class Needed(Entry):
+    """Base of what only some parts of the platform need."""
+
+    # Not in an artifact's key: what it is made of stays the same.
+    part: Annotated[tuple[Part, ...], BeforeValidator(_as_list), Field(exclude=True)] = (Part.CORE,)
 
 
 class Binaries(Entry):
@@ -56,7 +80,7 @@ class Repository(Entry):
     component: str = ""
 
 
-class Package(Entry):
+class Package(Needed):
     """A Debian package."""
 
     repository: str
@@ -74,7 +98,7 @@ class Archive(Entry):
     sha256: str
 
 
-class Image(Entry):
+class Image(Needed):
     """A container image."""
 
     image: str
@@ -97,6 +121,18 @@ class Manifest(Entry):
     sha256: str = ""
 
 
+class Origin(Needed):
+    """The recipe whose module has a repository's release manifests."""
+
+    recipe: str
+
+
+class Unbuildable(Needed):
+    """Why a component has no source that can be built."""
+
+    reason: str
+
+
 class Catalogue(Entry):
     """All of it."""
 
@@ -105,8 +141,8 @@ class Catalogue(Entry):
     repositories: dict[str, Repository]
     packages: dict[str, Package]
     images: list[Image]
-    manifests: dict[str, str]
-    unbuildable: dict[str, str]
+    manifests: dict[str, Annotated[Origin, _short_for("recipe")]]
+    unbuildable: dict[str, Annotated[Unbuildable, _short_for("reason")]]
     release_manifests: list[Manifest] = []
     unbuildable_images: dict[str, list[str]] = {}
 

@@ -12,6 +12,7 @@ from quote_platform.mirror import align as aligning
 from quote_platform.mirror import availability
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror import fill as filling
+from quote_platform.mirror.progress import Work, shown
 from quote_platform.mirror.source import Source
 from quote_platform.mirror.storage import MirrorError, root
 
@@ -24,17 +25,30 @@ def fill(
     provider: Annotated[
         filling.Provider, typer.Option(help="auto: upstream where it can be reached, else source.")
     ] = filling.Provider.AUTO,
+    part: Annotated[
+        list[cat.Part] | None, typer.Option(help="Only what this part of the platform needs; repeatable.")
+    ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only artifacts with this in their name.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Artifacts at the same time.")] = 2,
 ) -> None:
     """Bring the mirror to what lab/mirror/catalogue.yml says; can be stopped and run again at any point."""
+    work = Work()
     try:
-        report = filling.fill(provider, only or [], jobs, lambda text: console.print(text, markup=False))
+        with shown(work, console):
+            report = filling.fill(
+                provider,
+                only or [],
+                jobs,
+                lambda text: console.print(text, markup=False),
+                parts=part or tuple(cat.Part),
+                work=work,
+            )
     except MirrorError as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from error
     for entry in report.unavailable:
         console.print(f"not in this mirror: {entry.name}: {entry.reason}", style="yellow", markup=False)
+    console.print(f"{len(report.ready)} artifacts are there; it took {work.whole}", markup=False)
     if report.failed:
         console.print(
             f"{len(report.failed)} artifacts failed: run `quote-platform mirror fill` again", style="red"
@@ -50,6 +64,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
     rows = []
     for one in filling.artifacts(catalogue, Source(catalogue, lambda _: None)):
         row = {"kind": one.kind, "name": one.name, "version": one.version, "state": one.state()}
+        row["part"] = ", ".join(one.parts)
         row["origin"] = one.held().get("origin", "")
         if row["state"] == "missing" and one.component in lacking:
             row |= {"state": "unavailable", "reason": lacking[one.component]}
@@ -57,11 +72,11 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
     if as_json:
         typer.echo(json.dumps({"root": str(root()), "artifacts": rows}, indent=2))
         return
-    table = Table("kind", "name", "version", "state", "from", title=f"Mirror in {root()}")
+    table = Table("kind", "name", "version", "part", "state", "from", title=f"Mirror in {root()}")
     for row in rows:
         name = Path(row["name"]).name if "://" in row["name"] else row["name"]
         origin = row["origin"] or row.get("reason", "")
-        table.add_row(row["kind"], name, row["version"], row["state"], origin)
+        table.add_row(row["kind"], name, row["version"], row["part"], row["state"], origin)
     console.print(table)
 
 
@@ -85,6 +100,12 @@ def align() -> None:
     except MirrorError as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from error
+
+
+@app.command()
+def settle() -> None:
+    """Wait until caches of Go that a fill has emptied are off the disk."""
+    filling.settle()
 
 
 @app.command()

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,13 +13,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from quote_platform import paths
-from quote_platform.mirror import availability, publish, storage, upstream
+from quote_platform.mirror import availability, progress, publish, storage, upstream
 from quote_platform.mirror import catalogue as cat
-from quote_platform.mirror.source import Source
+from quote_platform.mirror.source import Source, run
 from quote_platform.mirror.storage import MirrorError, RefusedError
 
 # Go's caches may grow so large before a fill empties them: all of it from source leaves more than thirty.
 CACHE_GB = 10.0
+OLD = ".old-"  # prefix of those that are set aside
 
 
 class Provider(StrEnum):
@@ -43,11 +44,18 @@ class Artifact:
     there: Callable[[], bool]  # is it still served
     fetch: Callable[[str], None]  # from upstream
     build: Callable[[str], None] | None  # from source
+    parts: tuple[cat.Part, ...] = (cat.Part.CORE,)
+    needs: Callable[[], frozenset[str]] = frozenset  # builds that it waits for
 
     @property
     def record(self) -> Path:
         """Return the file that says what the mirror holds of it."""
         return storage.root() / "state" / f"{self.kind}-{re.sub(r'[^A-Za-z0-9.]+', '-', self.name)}.json"
+
+    @property
+    def step(self) -> str:
+        """Return its name among the steps of a fill: the same for every version."""
+        return f"{self.kind} {self.name.replace(self.version, '')}"
 
     def held(self) -> dict[str, str]:
         """Return what was recorded when it was put there, empty if it is not."""
@@ -80,7 +88,8 @@ def artifacts(catalogue: cat.Catalogue, source: Source) -> list[Artifact]:
     for image in catalogue.images:
         found.append(_image(source, image))
     for component, names in catalogue.unbuildable_images.items():
-        found += [_image(None, cat.Image(image=name), component) for name in names]
+        parts = catalogue.unbuildable[component].part
+        found += [_image(None, cat.Image(image=name, part=parts), component) for name in names]
     for manifest in catalogue.release_manifests:
         found.append(_manifest(catalogue, source, manifest))
     return found
@@ -106,6 +115,8 @@ def _package(catalogue: cat.Catalogue, source: Source, name: str, package: cat.P
         there=(publish.pool(repository) / f"{name}_{package.version}_amd64.deb").is_file,
         fetch=fetch,
         build=lambda _: publish.add_package(repository, name, source.package(name)),
+        parts=package.part,
+        needs=lambda: source.needs(package.files),
     )
 
 
@@ -127,16 +138,21 @@ def _image(source: Source | None, image: cat.Image, component: str = "") -> Arti
         there=lambda: publish.image_in(storage.root() / "registry", tagged),
         fetch=lambda registry: upstream.image(image.image, f"{registry}/{tagged}"),
         build=build if source else None,
+        parts=image.part,
+        needs=lambda: (
+            source.needs(image.files, image.root, image.archives.values()) if source else frozenset()
+        ),
     )
 
 
 def _manifest(catalogue: cat.Catalogue, source: Source, manifest: cat.Manifest) -> Artifact:
     owner, project, tag, *rest = urlsplit(manifest.url).path.lstrip("/").split("/")
-    recipe = catalogue.manifests.get(f"{owner}/{project}")
+    origin = catalogue.manifests.get(f"{owner}/{project}")
+    recipe = origin.recipe if origin else ""
 
     def build(_: str) -> None:
         # A module's zip is the repository at its tag, so what lies in it has upstream's checksum.
-        publish.add_manifest(manifest, (source.module(recipe or "") / Path(*rest)).read_bytes())
+        publish.add_manifest(manifest, (source.module(recipe) / Path(*rest)).read_bytes())
 
     return Artifact(
         kind="manifest",
@@ -148,39 +164,38 @@ def _manifest(catalogue: cat.Catalogue, source: Source, manifest: cat.Manifest) 
         there=lambda: publish.manifest_file(manifest.url).is_file(),
         fetch=lambda _: publish.add_manifest(manifest, upstream.manifest(manifest.url)),
         build=build if recipe else None,
+        parts=origin.part if origin else (cat.Part.CORE,),
     )
 
 
-def fill(provider: Provider, only: list[str], jobs: int, say: Callable[[str], None]) -> Report:
-    """Bring the mirror to what the catalogue says."""
+def fill(
+    provider: Provider,
+    only: list[str],
+    jobs: int,
+    say: Callable[[str], None],
+    *,
+    parts: Collection[cat.Part] = tuple(cat.Part),
+    work: progress.Work | None = None,
+) -> Report:
+    """Bring the mirror to what the catalogue says, or to what some parts of the platform need of it."""
     report = Report()
+    work = work or progress.Work()
+    work.doing = "waiting for another fill to end"
     with storage.lock():
+        work.doing = "looking at what is there"
         catalogue = cat.load()
-        source = Source(catalogue, say)
+        source = Source(catalogue, say, work)
         wanted = [
-            one for one in artifacts(catalogue, source) if not only or any(word in one.name for word in only)
+            one
+            for one in artifacts(catalogue, source)
+            if set(parts).intersection(one.parts) and (not only or any(word in one.name for word in only))
         ]
         missing = [one for one in wanted if one.state() != "ready"]
         report.ready = [one.name for one in wanted if one not in missing]
         say(f"{len(report.ready)} of {len(wanted)} artifacts are there")
         if missing:
-            with publish.registry() as registry, ThreadPoolExecutor(max_workers=jobs) as pool:
-                started = time.monotonic()
-                running = {pool.submit(_get, one, provider, registry, catalogue): one for one in missing}
-                for number, future in enumerate(as_completed(running), 1):
-                    one, took = running[future], time.monotonic() - started
-                    place = f"{number}/{len(missing)} after {took:.0f} s"
-                    try:
-                        origin = future.result()
-                    except NotToBeHad as error:
-                        report.unavailable.append(availability.Unavailable(one.component, str(error)))
-                        say(f"{place}: cannot have {one.kind} {one.name} {one.version}: {error}")
-                    except (MirrorError, OSError, ValueError, subprocess.SubprocessError) as error:
-                        report.failed[one.name] = str(error)
-                        say(f"{place}: FAILED {one.kind} {one.name} {one.version}: {error}")
-                    else:
-                        report.ready.append(one.name)
-                        say(f"{place}: {one.kind} {one.name} {one.version} from {origin}")
+            _get_all(missing, provider, jobs, source, report)
+        work.doing = "signing the repositories"
         # Not only after a change: the run that made it may have been killed before it came to sign.
         unsigned = [one for one in catalogue.repositories.values() if not publish.is_signed(one)]
         for repository in unsigned:
@@ -188,12 +203,46 @@ def fill(provider: Provider, only: list[str], jobs: int, say: Callable[[str], No
         if unsigned:
             publish.stop_signing()
         if missing:
-            trim(source, CACHE_GB)
+            work.doing = "measuring Go's caches"
+            for name in set_aside(CACHE_GB):
+                say(f"emptying {name}, which has grown past {CACHE_GB:g} GB, beside what comes next")
+        discard()
         if not only:
-            # One line for each component, however many of its artifacts are missing.
+            # A line for each component, however many of its artifacts are missing; others' lines stay.
+            looked_at = {one.component for one in wanted}
+            kept = [entry for entry in availability.unavailable() if entry.name not in looked_at]
             report.unavailable = list({entry.name: entry for entry in report.unavailable}.values())
-            availability.record(report.unavailable)
+            availability.record(kept + report.unavailable)
+        work.record()
     return report
+
+
+def _get_all(missing: list[Artifact], provider: Provider, jobs: int, source: Source, report: Report) -> None:
+    """Get what is missing, some of it at the same time."""
+    say, work = source.say, source.work
+
+    def get(one: Artifact, registry: str) -> tuple[str, progress.Cost]:
+        with work.step(one.step) as step:
+            origin = _get(one, provider, registry, source.catalogue)
+        return origin, step.cost
+
+    work.plan({one.step: one.needs() if one.build else frozenset() for one in missing})
+    with publish.registry() as registry, ThreadPoolExecutor(max_workers=jobs) as pool:
+        running = {pool.submit(get, one, registry): one for one in missing}
+        for number, future in enumerate(as_completed(running), 1):
+            one = running[future]
+            place = f"{number}/{len(missing)} after {progress.duration(work.whole.wall)}"
+            try:
+                origin, cost = future.result()
+            except NotToBeHad as error:
+                report.unavailable.append(availability.Unavailable(one.component, str(error)))
+                say(f"{place}: cannot have {one.kind} {one.name} {one.version}: {error}")
+            except (MirrorError, OSError, ValueError, subprocess.SubprocessError) as error:
+                report.failed[one.name] = str(error)
+                say(f"{place}: FAILED {one.kind} {one.name} {one.version}: {error}")
+            else:
+                report.ready.append(one.name)
+                say(f"{place}: {one.kind} {one.name} {one.version} from {origin} ({cost})")
 
 
 class NotToBeHad(Exception):
@@ -216,12 +265,24 @@ def _get(one: Artifact, provider: Provider, registry: str, catalogue: cat.Catalo
         if provider is Provider.UPSTREAM:
             raise MirrorError(f"{one.host} cannot be reached: check the network, or use --provider source")
         if one.build is None:
-            why = catalogue.unbuildable.get(one.component, "it has no source recipe")
-            raise NotToBeHad(f"{one.host} is out of reach and {why}")
+            why = catalogue.unbuildable.get(one.component)
+            reason = why.reason if why else "it has no source recipe"
+            raise NotToBeHad(f"{one.host} is out of reach and {reason}")
         one.build(registry)
         origin = "source"
     storage.write_json(one.record, {"key": one.key(), "origin": origin, "version": one.version})
     return origin
+
+
+def lacking(parts: Collection[cat.Part]) -> list[str]:
+    """Return the artifacts that some parts of the platform need and a fill has not looked for."""
+    catalogue = cat.load()
+    known = {entry.name for entry in availability.unavailable()}
+    return [
+        f"{one.kind} {one.name}"
+        for one in artifacts(catalogue, Source(catalogue, lambda _: None))
+        if set(parts).intersection(one.parts) and one.component not in known and not one.held()
+    ]
 
 
 def verify() -> list[str]:
@@ -246,19 +307,41 @@ def verify() -> list[str]:
     return wrong
 
 
-def trim(source: Source, limit_gb: float) -> list[str]:
-    """Empty each of Go's caches that has grown past the limit."""
-    emptied = []
-    for cache in (paths.cache() / "go" / "build", paths.cache() / "go" / "mod"):
-        size = sum(
-            file.stat().st_size for file in cache.rglob("*") if file.is_file() and not file.is_symlink()
-        )
-        if size > limit_gb * 1e9:
-            # Go writes its module cache read-only; its own command knows how to clear it.
-            what = "-modcache" if cache.name == "mod" else "-cache"
-            subprocess.run([source.go(), "clean", what], env=source.go_environment(), check=True)
-            emptied.append(str(cache))
-    return emptied
+def _caches() -> Path:
+    return paths.cache() / "go"
+
+
+def set_aside(limit_gb: float) -> list[str]:
+    """Rename each of Go's caches that has grown past the limit, to be deleted by `discard`."""
+    found = []
+    for cache in (_caches() / "build", _caches() / "mod"):
+        if not cache.is_dir():
+            continue
+        size = run(["du", "--summarize", "--bytes", cache]).split()[0]
+        if int(size) > limit_gb * 1e9:
+            cache.rename(cache.with_name(f"{OLD}{cache.name}-{time.time_ns()}"))
+            found.append(str(cache))
+    return found
+
+
+def discard() -> subprocess.Popen[bytes] | None:
+    """Delete what was set aside, now or by a run that was killed: in a process that yields to all others."""
+    if not (old := sorted(_caches().glob(f"{OLD}*"))):
+        return None
+    lock = ["flock", str(_caches() / ".discarding")]
+    return subprocess.Popen(
+        [*lock, "nice", "-n", "19", "rm", "-rf", *map(str, old)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # it outlives the fill; `settle` waits for it
+    )
+
+
+def settle() -> None:
+    """Wait until all that was set aside is deleted."""
+    if deleting := discard():
+        deleting.wait()
 
 
 def prune(limit_gb: float) -> list[str]:
@@ -280,5 +363,6 @@ def prune(limit_gb: float) -> list[str]:
                     shutil.rmtree(entry)
                     deleted.append(str(entry))
         deleted += source.prune_bases()
-        deleted += trim(source, limit_gb)
+        deleted += set_aside(limit_gb)
+    settle()
     return deleted

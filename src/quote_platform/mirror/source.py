@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +19,12 @@ import httpx
 
 from quote_platform import paths
 from quote_platform.mirror import catalogue as cat
+from quote_platform.mirror import progress
 from quote_platform.mirror.storage import MirrorError, RefusedError, root
 
 GO_MINIMUM = (1, 26)
-# The same for all, so that a package which several recipes need is compiled once. Without debugging information, which
-# is stripped anyway, and without profiles, which would make every package one of that program alone.
+# The same for all, so that a package which several recipes need is compiled once. Debugging information is
+# stripped anyway; a profile would have every package compiled for that program alone.
 BUILD_FLAGS = ["-trimpath", "-pgo=off", "-gcflags=all=-dwarf=false"]
 # What no image here needs: two thirds of a Debian root.
 TRIM = [
@@ -44,35 +45,60 @@ def run(
     log: Path | None = None,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
+    seen: Callable[[str], bool] | None = None,
 ) -> str:
-    """Run a command; its output goes to the log, and into the error when it fails."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=os.environ | (env or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run a command; its output goes to the log, and into the error when it fails.
+
+    `seen` hears each line of its errors at once; what it takes for progress is no part of the error.
+    """
+    lines, errors = list[str](), list[str]()
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(
+            [str(word) for word in command],
+            cwd=cwd,
+            env=os.environ | (env or {}),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            for line in process.stderr or ():
+                lines.append(line)
+                if not (seen and seen(line.rstrip())):
+                    errors.append(line)
+            # Of this child and of those that it has waited for, whatever other threads run meanwhile.
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        except BaseException:
+            process.kill()
+            raise
+        progress.used(usage.ru_utime + usage.ru_stime)
+        output.seek(0)
+        printed = output.read()
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as file:
-            file.write(f"$ {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
-    if done.returncode != 0:
-        tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-12:])
+            file.write(f"$ {' '.join(map(str, command))}\n{printed}{''.join(lines)}")
+    if process.returncode != 0:
+        tail = "\n".join(("".join(errors) or printed).strip().splitlines()[-12:])
         where = f"\nwhole log: {log}" if log else ""
         raise MirrorError(
-            f"{Path(str(command[0])).name} {command[1]} failed ({done.returncode}):\n{tail}{where}"
+            f"{Path(str(command[0])).name} {command[1]} failed ({process.returncode}):\n{tail}{where}"
         )
-    return done.stdout
+    return printed
 
 
 class Source:
     """Builds each artifact once, keyed by the hash of its recipe, side by side where nothing is shared."""
 
-    def __init__(self, catalogue: cat.Catalogue, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, catalogue: cat.Catalogue, say: Callable[[str], None], work: progress.Work | None = None
+    ) -> None:
         self.catalogue = catalogue
         self.say = say
+        self.work = work or progress.Work()
         self.artifacts = root() / "artifacts"
         self.logs = paths.state() / "logs" / "mirror"
         self._building: dict[Path, Future[Path]] = {}
@@ -87,23 +113,37 @@ class Source:
             if future is None:
                 future = self._building[target] = Future()
         if not mine:
-            return future.result()
+            with progress.waiting():
+                return future.result()
         try:
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self.say(f"building {what}")
                 part = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
                 try:
-                    build(part)
+                    with self.work.step(what):
+                        build(part)
                     part.chmod(0o755)
                     part.rename(target)
                 finally:
                     shutil.rmtree(part, ignore_errors=True)
+                self.say(f"built {what}: {self.work.took[what]}")
             future.set_result(target)
         except BaseException as error:
             future.set_exception(error)
             raise
         return target
+
+    def needs(self, files: cat.Files, root: str = "", archives: Iterable[cat.Archive] = ()) -> frozenset[str]:
+        """Return the names of the builds that an artifact waits for: those that are not there yet."""
+        recipes = {name.split("/")[0] for names in files.values() for name in names}
+        found = {recipe for recipe in recipes if not self._compiled(recipe).exists()}
+        if root and not (self.artifacts / "roots" / self.filesystem_name(root)).exists():
+            found.add(f"root file system {root}")
+        found |= {
+            one.url for one in archives if not (self.artifacts / "archives" / self.archive_name(one)).exists()
+        }
+        return frozenset(found)
 
     # --- Go ---------------------------------------------------------------------------------------------
 
@@ -135,7 +175,8 @@ class Source:
         return {
             "GOCACHE": str(caches / "build"),
             "GOMODCACHE": str(caches / "mod"),
-            "GOFLAGS": "-buildvcs=false",
+            # Go's own default is a cache of modules that nothing but Go can delete.
+            "GOFLAGS": "-buildvcs=false -modcacherw",
             "GOTOOLCHAIN": "local",
             # The compiler spends a fifth of its time on collecting its garbage; memory is there.
             "GOGC": "400",
@@ -153,7 +194,7 @@ class Source:
             go, log = self.go(), self.logs / f"{recipe}.log"
             environment = self.go_environment() | {"CGO_ENABLED": str(int(entry.cgo))}
             # The build leaves the recipe's folder as it is: what it needs and lacks is an error, not an edit.
-            command = [go, "build", "-mod=readonly", *BUILD_FLAGS, "-tags", ",".join(entry.tags)]
+            command = [go, "build", "-v", "-mod=readonly", *BUILD_FLAGS, "-tags", ",".join(entry.tags)]
             linked: dict[str, dict[str, str]] = {}
             for name, path in entry.packages.items():
                 shared = {key: value for key, value in entry.variables.items() if " " not in key}
@@ -164,27 +205,32 @@ class Source:
                 }
                 flags = " ".join(["-s -w", *(f"-X {key}={value}" for key, value in (shared | own).items())])
                 linked.setdefault(flags, {})[name] = path
-            # One call compiles what the packages share once and links them side by side; its names are Go's own, so
-            # a binary that is called otherwise is built by itself.
+            # One call compiles what the packages share once and links them side by side; its names are Go's
+            # own, so a binary that is called otherwise is built by itself.
             with self.edited(recipe) as folder:
                 for flags, packages in linked.items():
                     plain = [path for name, path in packages.items() if path.rsplit("/", 1)[-1] == name]
                     call = [*command, "-ldflags", flags, "-o"]
                     if len(plain) > 1:
-                        run([*call, f"{part}/", *plain], log, folder, environment)
+                        run([*call, f"{part}/", *plain], log, folder, environment, progress.compiled)
                     for name, path in packages.items():
                         if len(plain) <= 1 or path not in plain:
-                            run([*call, part / name, path], log, folder, environment)
+                            run([*call, part / name, path], log, folder, environment, progress.compiled)
 
         return self._once(
-            self.artifacts / "binaries" / f"{recipe}-{self.binaries_key(recipe)}",
-            f"{recipe} from source",
+            self._compiled(recipe),
+            recipe,
             build,
         )
+
+    def _compiled(self, recipe: str) -> Path:
+        """Return the folder of a recipe's binaries."""
+        return self.artifacts / "binaries" / f"{recipe}-{self.binaries_key(recipe)}"
 
     @contextmanager
     def edited(self, recipe: str) -> Iterator[Path]:
         """Yield the folder of a recipe, or a copy of it in which overlay/ has replaced files of its modules.
+
 
         A file that is empty there is removed from its module.
         """
@@ -353,7 +399,7 @@ class Source:
             shutil.rmtree(tree)
 
         folder = self._once(
-            self.artifacts / "debs" / f"{name}-{self.package_key(name)}", f"package {name}", build
+            self.artifacts / "debs" / f"{name}-{self.package_key(name)}", f"{name}.deb", build
         )
         return next(folder.glob("*.deb"))
 
@@ -420,7 +466,7 @@ class Source:
                 raise
 
     def base(self, root: str) -> str:
-        """Return the image of a root file system: one layer, which a node unpacks once for all images on it."""
+        """Return the image of a root file system: one layer, unpacked once by a node for all images on it."""
         filesystem, log = self.filesystem(root), self.logs / f"root-{root}.log"
         name, buildah = self.base_name(root), self._buildah()
         with self._bases:  # one thread makes it, the others find it

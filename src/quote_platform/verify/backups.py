@@ -11,7 +11,7 @@ from kubernetes.client import ApiException
 from quote_platform.verify.target import Failed, NotRun, Target
 
 SLACK = timedelta(hours=1)  # what a backup may take, and a busy cluster be late
-SWITCHED_OFF = "backups are switched off (backups_enabled)"
+REPAIR = "ansible-playbook -i INVENTORY playbooks/platform.yml"
 
 
 def now() -> datetime:
@@ -37,13 +37,13 @@ def base_backup(target: Target) -> str:
     def read(group: str, plural: str) -> dict[str, Any]:
         return dict(
             client.CustomObjectsApi(target.api).get_namespaced_custom_object(
-                group, "v1", target.namespace, plural, "postgres"
+                group, "v1", target.namespace, plural, target.postgres
             )
         )
 
     plugins = read("postgresql.cnpg.io", "clusters")["spec"].get("plugins")
     if not plugins:
-        raise NotRun(SWITCHED_OFF)
+        raise target.absent("backups", REPAIR)
     # The plugin looks into the bucket, and says of each archive what is there.
     archives = read("barmancloud.cnpg.io", "objectstores").get("status", {}).get("serverRecoveryWindow", {})
     newest = archives.get(plugins[0]["parameters"]["serverName"], {}).get("lastSuccessfulBackupTime")
@@ -58,27 +58,28 @@ def base_backup(target: Target) -> str:
 
 def dump(target: Target) -> str:
     """PostgreSQL's newest dump is as young as its schedule says."""
-    return _stored(target, target.namespace, "postgres-dump", "dump")
+    return _stored(target, target.namespace, f"{target.postgres}-dump", "dump")
 
 
 def snapshot(target: Target) -> str:
     """The newest snapshot of etcd is as young as its schedule says."""
-    return _stored(target, "etcd-snapshots", "etcd-snapshot", "store")
+    return _stored(target, target.namespaces["snapshots"], "etcd-snapshot", "store")
 
 
 def namespaces(target: Target) -> str:
     """Velero can use its bucket, and its newest whole backup is as young as the daily schedule says."""
-    velero = ("velero.io", "v1", "velero")
+    namespace = target.namespaces["velero"]
+    velero = ("velero.io", "v1", namespace)
     api = client.CustomObjectsApi(target.api)
     try:
         scheduled = api.get_namespaced_custom_object(*velero, "schedules", "daily-backup")
     except ApiException as error:
         if error.status == 404:
-            raise NotRun(SWITCHED_OFF) from error
+            raise target.absent("velero" if "velero" in target.left_out else "backups", REPAIR) from error
         raise
     status = api.get_namespaced_custom_object(*velero, "backupstoragelocations", "default").get("status", {})
     if status.get("phase") != "Available":
-        hint = "kubectl --namespace velero logs deployment/velero"
+        hint = f"kubectl --namespace {namespace} logs deployment/velero"
         raise Failed(f"its bucket cannot be used: {status.get('message', 'nobody has looked yet')}", hint)
     # Velero has one for each that lies in the bucket.
     found = [
@@ -89,7 +90,7 @@ def namespaces(target: Target) -> str:
         max(map(datetime.fromisoformat, whole), default=None),
         scheduled["spec"]["schedule"],
         datetime.fromisoformat(scheduled["metadata"]["creationTimestamp"]),
-        "kubectl --namespace velero get backups.velero.io",
+        f"kubectl --namespace {namespace} get backups.velero.io",
     )
 
 
@@ -99,7 +100,7 @@ def _stored(target: Target, namespace: str, name: str, container: str) -> str:
         cron_job = client.BatchV1Api(target.api).read_namespaced_cron_job(name, namespace)
     except ApiException as error:
         if error.status == 404:
-            raise NotRun(SWITCHED_OFF) from error
+            raise target.absent("backups", REPAIR) from error
         raise
     template = cron_job.spec.job_template.spec.template
     containers = [*(template.spec.init_containers or []), *template.spec.containers]

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from typing import Any
 
 import httpx
@@ -28,6 +29,21 @@ BURST = 900  # requests at most to find the rate limit
 LIMITED = {429, 503}
 
 CheckFunction = Callable[[Target], str]
+
+
+def intrusive(what: str) -> Callable[[CheckFunction], CheckFunction]:
+    """Mark a check that users may notice: it runs only where the target allows it."""
+
+    def mark(function: CheckFunction) -> CheckFunction:
+        @wraps(function)
+        def guarded(target: Target) -> str:
+            if not target.intrusive:
+                raise NotRun(f"it {what}: only with -e verify_intrusive=true")
+            return function(target)
+
+        return guarded
+
+    return mark
 
 
 def nodes_ready(target: Target) -> str:
@@ -105,7 +121,7 @@ def service_address(target: Target) -> str:
 
 def names_resolve(target: Target) -> str:
     """Pods on every node resolve names of services."""
-    wanted = [f"probe.{target.scratch}.svc:80", "kubernetes.default.svc.cluster.local:443"]
+    wanted = [f"probe.{target.scratch}.svc:80", f"kubernetes.default.svc.{target.domain}:443"]
     for name in _probes(target):
         if failed := target.connects(name, *wanted):
             raise Failed(f"{name}: {failed}", "kubectl logs --namespace kube-system deployment/coredns")
@@ -210,7 +226,7 @@ def _sql(target: Target, pod: str, statement: str) -> str:
         "--no-psqlrc",
         "--tuples-only",
         "--no-align",
-        "--dbname=quotes",
+        f"--dbname={target.database}",
         "--command",
         statement,
     ]
@@ -218,16 +234,18 @@ def _sql(target: Target, pod: str, statement: str) -> str:
 
 
 def archive(target: Target) -> str:
-    """The log segment that is being written reaches the object store when it is closed."""
+    """The newest segment of the log that is closed reaches the object store."""
     primary, _ = _instances(target)
     spec = client.CustomObjectsApi(target.api).get_namespaced_custom_object(
-        "postgresql.cnpg.io", "v1", target.namespace, "clusters", "postgres"
+        "postgresql.cnpg.io", "v1", target.namespace, "clusters", target.postgres
     )["spec"]
     if not spec.get("plugins"):
-        raise NotRun("backups are switched off (backups_enabled)")
-    # A segment in which nothing was written yet would not be closed: the restore point is written to it.
+        raise target.absent("backups", backups.REPAIR)
     segment = _sql(
-        target, primary, "select pg_walfile_name(pg_switch_wal()) from pg_create_restore_point('verify')"
+        target,
+        primary,
+        "select pg_walfile_name(pg_current_wal_lsn() - setting::bigint) from pg_settings"
+        " where name = 'wal_segment_size'",
     )
     wait(
         lambda: _sql(target, primary, "select last_archived_wal from pg_stat_archiver") >= segment,
@@ -238,6 +256,23 @@ def archive(target: Target) -> str:
     return f"segment {segment} lies in the object store"
 
 
+def replication(target: Target) -> str:
+    """Every replica of PostgreSQL has applied what the primary has written."""
+    primary, replicas = _instances(target)
+    if not replicas:
+        raise Failed("there is no replica", f"kubectl get pods --namespace {target.namespace}")
+    written = _sql(target, primary, "select pg_current_wal_lsn()")
+    for replica in replicas:
+        wait(
+            lambda pod=replica: _sql(target, pod, f"select pg_last_wal_replay_lsn() >= '{written}'") == "t",  # type: ignore[misc]
+            20,
+            lambda pod=replica: f"{pod} has not applied {written}",  # type: ignore[misc]
+            f"kubectl logs --namespace {target.namespace} {replica}",
+        )
+    return f"{', '.join(replicas)} at {written} or later"
+
+
+@intrusive("adds a quote to the application's database and deletes it again")
 def row_on_replicas(target: Target) -> str:
     """A quote that is added through the public API is read from every replica of PostgreSQL."""
     word = f"verify {uuid.uuid4().hex}"
@@ -261,6 +296,7 @@ def row_on_replicas(target: Target) -> str:
     return f"row {number} on {', '.join(replicas)}"
 
 
+@intrusive("restarts the application")
 def rolling_update(target: Target) -> str:
     """The application is replaced, pod by pod, under constant requests: none fails."""
     stop, answers = threading.Event(), Counter[str]()
@@ -305,6 +341,7 @@ def rolling_update(target: Target) -> str:
     return f"{answers.total()} requests, none lost"
 
 
+@intrusive(f"sends up to {BURST} requests to the application")
 def rate_limit(target: Target) -> str:
     """A burst over the limit is answered with 429 or 503."""
     deadline = time.monotonic() + 15
@@ -361,7 +398,7 @@ VAULT_STATES = {
 def vault(target: Target) -> str:
     """Every member of Vault answers and is open, one of them is active."""
     if not target.vaults:
-        raise NotRun("no host is in the group vault")
+        raise NotRun(target.left_out.get("secrets", "secrets do not come from Vault (secrets_backend)"))
     context = ssl.create_default_context(cadata=target.vault_ca or None)
     answers, wrong = {}, []
     with httpx.Client(verify=context, timeout=10) as http:
@@ -385,7 +422,7 @@ def vault(target: Target) -> str:
 def delivered_secret(target: Target) -> str:
     """The application's account was delivered in time, and the next one can be made."""
     objects = client.CustomObjectsApi(target.api)
-    name = "quote-app-database"
+    name = target.secret
 
     def found(group: str, version: str, kind: str) -> dict[str, Any] | None:
         try:
@@ -397,7 +434,8 @@ def delivered_secret(target: Target) -> str:
 
     external = found("external-secrets.io", "v1", "externalsecrets")
     if not external:
-        raise NotRun("no secret is delivered from elsewhere (secrets_backend, secrets_delivery_method)")
+        why = "secrets are not delivered by External Secrets Operator (secrets_delivery_method)"
+        raise NotRun(target.left_out.get("secrets", why))
     hint = f"kubectl describe externalsecret {name} --namespace {target.namespace} (docs/vault.md)"
     status = external.get("status", {})
     ready: dict[str, str] = next((one for one in status.get("conditions", []) if one["type"] == "Ready"), {})
@@ -411,7 +449,7 @@ def delivered_secret(target: Target) -> str:
     generator = found("generators.external-secrets.io", "v1alpha1", "vaultdynamicsecrets")
     if generator:
         known = generator["metadata"]["annotations"]["quote-platform/database-authority"]
-        data = target.core.read_namespaced_secret("postgres-ca", target.namespace).data
+        data = target.core.read_namespaced_secret(f"{target.postgres}-ca", target.namespace).data
         now = hashlib.sha256(base64.b64decode(data["ca.crt"]).strip()).hexdigest()
         if known != now:
             raise Failed(
@@ -448,6 +486,7 @@ LANES: list[list[tuple[str, CheckFunction]]] = [
     ],
     [
         ("TLS", tls),
+        ("replication", replication),
         ("row on replicas", row_on_replicas),
         ("archive", archive),
         ("rolling update", rolling_update),

@@ -52,7 +52,14 @@ def run(  # noqa: PLR0917 (options, not positions)
     version: Annotated[str, typer.Option(help="Kubernetes version that nodes must run, such as 1.36.3.")],
     address: Annotated[list[str], typer.Option(help="Address of an ingress controller; repeatable.")],
     image: Annotated[str, typer.Option(help="Image of the pods that look around (agnhost).")],
-    host: Annotated[str, typer.Option(help="Host name of the application.")] = "quotes.example.com",
+    host: Annotated[str, typer.Option(help="Host name of the application.")],
+    namespace: Annotated[
+        list[str], typer.Option(help="PART=NAME, for application, logging, monitoring, snapshots and velero.")
+    ],
+    domain: Annotated[str, typer.Option(help="DNS domain of the cluster.")],
+    postgres: Annotated[str, typer.Option(help="Name of PostgreSQL's Cluster.")],
+    database: Annotated[str, typer.Option(help="The application's database.")],
+    secret: Annotated[str, typer.Option(help="Secret with an account that is delivered from elsewhere.")],
     cluster: Annotated[str, typer.Option(help="Name of the cluster, for the report.")] = "cluster",
     authority: Annotated[
         str, typer.Option(help="Who must have signed the application's certificate: PEM, or `public`.")
@@ -64,12 +71,17 @@ def run(  # noqa: PLR0917 (options, not positions)
     known_alert: Annotated[list[str] | None, typer.Option(help="An alert that may fire; repeatable.")] = None,
     vault: Annotated[list[str] | None, typer.Option(help="URL of a member of Vault; repeatable.")] = None,
     vault_ca: Annotated[str, typer.Option(help="Authority of its certificate, as PEM.")] = "",
-    unavailable: Annotated[str, typer.Option(help="JSON list of components, each name and reason.")] = "[]",
+    intrusive: Annotated[
+        bool, typer.Option(help="Also what users may notice: a rolling update, many requests, a row of data.")
+    ] = False,
+    left_out: Annotated[
+        str, typer.Option(help="JSON list of the components that are not installed, each name and reason.")
+    ] = "[]",
     only: Annotated[list[str] | None, typer.Option(help="Only the check of this name; repeatable.")] = None,
     report: Annotated[Path, typer.Option(help="Where the report for programs goes.")] = Path("report.json"),
 ) -> None:
     """Use the functions of a running platform from outside and report on each."""
-    missing = {entry["name"]: entry["reason"] for entry in json.loads(unavailable)}
+    missing = {entry["name"]: entry["reason"] for entry in json.loads(left_out)}
     target = Target(
         str(kubeconfig),
         version,
@@ -82,6 +94,13 @@ def run(  # noqa: PLR0917 (options, not positions)
         known_alerts=known_alert or [],
         vaults=vault or [],
         vault_ca=vault_ca,
+        namespaces=dict(one.split("=", 1) for one in namespace),
+        domain=domain,
+        postgres=postgres,
+        database=database,
+        secret=secret,
+        intrusive=intrusive,
+        left_out=missing,
     )
     result = Report(cluster=cluster)
     lanes = [[check for check in lane if not only or check[0] in only] for lane in LANES]

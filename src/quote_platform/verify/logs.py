@@ -7,19 +7,20 @@ import uuid
 from kubernetes import client
 from kubernetes.client import ApiException
 
-from quote_platform.verify.target import Failed, NotRun, Target
+from quote_platform.verify.backups import REPAIR
+from quote_platform.verify.target import Failed, Target
 
-NAMESPACE = "logging"
 SECONDS = 30
 
 
 def logs(target: Target) -> str:
     """A line that a pod prints is found by a search, with the names of the pod and of its namespace."""
+    namespace = target.namespaces["logging"]
     try:
-        setup = client.BatchV1Api(target.api).read_namespaced_cron_job("setup", NAMESPACE)
+        setup = client.BatchV1Api(target.api).read_namespaced_cron_job("setup", namespace)
     except ApiException as error:
         if error.status == 404:
-            raise NotRun("logs are not collected (logging_enabled)") from error
+            raise target.absent("logging", REPAIR) from error
         raise
     word = uuid.uuid4().hex
     speech = ["sh", "-c", f"echo line {word}; sleep 120"]
@@ -33,9 +34,9 @@ def logs(target: Target) -> str:
         if variable.value_from and variable.value_from.secret_key_ref:
             variable.value_from.secret_key_ref.name = "reader"
     started = time.monotonic()
-    found = target.run_once(NAMESPACE, template).strip()
+    found = target.run_once(namespace, template).strip()
     if not found:
-        hint = f"kubectl --namespace {NAMESPACE} logs daemonset/collector (docs/logging.md)"
+        hint = f"kubectl --namespace {namespace} logs daemonset/collector (docs/logging.md)"
         raise Failed(f"a line is not found {SECONDS} s after it was printed", hint)
     origin = json.loads(found.splitlines()[0]).get("kubernetes", {})
     if (origin.get("namespace"), origin.get("pod", {}).get("name")) != (target.scratch, "speaker"):

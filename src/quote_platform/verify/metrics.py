@@ -5,10 +5,9 @@ from typing import Any
 
 from kubernetes.client import ApiException
 
-from quote_platform.verify.target import Failed, NotRun, Target, wait
+from quote_platform.verify.backups import REPAIR
+from quote_platform.verify.target import Failed, Target, wait
 
-NAMESPACE = "monitoring"
-HINT = f"kubectl --namespace {NAMESPACE} port-forward prometheus-main-0 9090 (docs/monitoring.md)"
 SECONDS = 90  # in which a pod that has just started is found, and one that has gone is forgotten
 # Asked of every node, and of every control plane.
 NODES = ("kubelet", "node-exporter")
@@ -18,9 +17,12 @@ PODS = {
     "alertmanager": "app.kubernetes.io/name=alertmanager",
     "cert-manager": "app.kubernetes.io/name=cert-manager",
     "coredns": "k8s-app=kube-dns",
+    "eck": "app.kubernetes.io/name=eck",
+    "external-secrets": "app.kubernetes.io/name=external-secrets",
     "ingress-nginx": "app.kubernetes.io/name=ingress-nginx",
     "kube-router": "app.kubernetes.io/name=kube-router",
     "kube-state-metrics": "app.kubernetes.io/name=kube-state-metrics",
+    "log-collector": "app.kubernetes.io/name=logging,app.kubernetes.io/component in (collector,events)",
     "postgres": "cnpg.io/podRole=instance",
     "quote-app": "app.kubernetes.io/name=quote-app",
     "traefik": "app.kubernetes.io/name=traefik",
@@ -33,24 +35,30 @@ NO_PLACE = ("__name__", "alertname", "alertstate", "severity")
 Sample = dict[str, Any]
 
 
+def _hint(target: Target) -> str:
+    namespace = target.namespaces["monitoring"]
+    return f"kubectl --namespace {namespace} port-forward prometheus-main-0 9090 (docs/monitoring.md)"
+
+
 def ask(target: Target, query: str) -> list[Sample]:
     """Ask Prometheus, in its own pod, where nobody but an administrator gets in."""
+    namespace = target.namespaces["monitoring"]
     try:
         pods = target.core.list_namespaced_pod(
-            NAMESPACE, label_selector="app.kubernetes.io/name=prometheus"
+            namespace, label_selector="app.kubernetes.io/name=prometheus"
         ).items
     except ApiException as error:
         if error.status != 404:
             raise
         pods = []
     if not pods:
-        raise NotRun("there is no Prometheus (monitoring_enabled)")
+        raise target.absent("monitoring", REPAIR)
     command = ["/bin/promtool", "query", "instant", "--format=json", "http://localhost:9090", query]
-    output = target.execute(pods[0].metadata.name, *command, namespace=NAMESPACE, container="prometheus")
+    output = target.execute(pods[0].metadata.name, *command, namespace=namespace, container="prometheus")
     try:
         return list(json.loads(output) or [])
     except ValueError as error:
-        raise Failed(f"Prometheus does not answer: {output.strip()[-200:]}", HINT) from error
+        raise Failed(f"Prometheus does not answer: {output.strip()[-200:]}", _hint(target)) from error
 
 
 def labels(samples: list[Sample], name: str) -> set[str]:
@@ -97,7 +105,7 @@ def metrics(target: Target) -> str:
         )
         return not found["wrong"]
 
-    wait(look, SECONDS, lambda: "; ".join(found["wrong"]), HINT)
+    wait(look, SECONDS, lambda: "; ".join(found["wrong"]), _hint(target))
     return f"{len(found['up'])} targets of {len(labels(found['up'], 'job'))} jobs, all up"
 
 
@@ -124,7 +132,7 @@ def alerts(target: Target) -> str:
         ]
         return not found["wrong"]
 
-    wait(look, SECONDS, lambda: "; ".join(found["wrong"]), HINT)
+    wait(look, SECONDS, lambda: "; ".join(found["wrong"]), _hint(target))
     return "only Watchdog fires" + (
         f", and what is known: {', '.join(found['known'])}" if found["known"] else ""
     )

@@ -48,10 +48,17 @@ class Target:
     authority: str = ""
     servers: list[str] = field(default_factory=list)  # other TLS servers of the platform, host:port
     certificate_days: int = 21
-    namespace: str = "quote-lab"
+    # Where each part lies: application (with its database), logging, monitoring, snapshots, velero.
+    namespaces: dict[str, str] = field(default_factory=dict)
+    domain: str = ""  # of the cluster's names
+    postgres: str = "postgres"  # the Cluster of the application's database, and below the database itself
+    database: str = ""
+    secret: str = ""  # the Secret, and ExternalSecret, with the application's account
+    intrusive: bool = False  # whether checks may run that users may notice
     known_alerts: list[str] = field(default_factory=list)  # may fire
     vaults: list[str] = field(default_factory=list)
     vault_ca: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)  # component -> why it is not installed
 
     def __post_init__(self) -> None:
         self.api = config.new_client_from_config(self.kubeconfig)
@@ -59,6 +66,17 @@ class Target:
         self.apps = client.AppsV1Api(self.api)
         self.network = client.NetworkingV1Api(self.api)
         self.scratch = f"quote-verify-{uuid.uuid4().hex[:6]}"
+
+    @property
+    def namespace(self) -> str:
+        """Return the namespace of the application and its database."""
+        return self.namespaces["application"]
+
+    def absent(self, component: str, next_command: str) -> Exception:
+        """Judge a component that is not there: left out by choice or for want of it, or else missing."""
+        if component in self.left_out:
+            return NotRun(self.left_out[component])
+        return Failed(f"{component} should be installed and is not", next_command)
 
     # --- a namespace of our own ---------------------------------------------------------------------
 
