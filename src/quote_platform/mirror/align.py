@@ -11,7 +11,7 @@ from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source
 from quote_platform.mirror.storage import MirrorError
 
-LINE = re.compile(r"^(?P<start>require |\t)(?P<name>\S+) (?P<version>v\S+)(?P<end>.*)$", re.MULTILINE)
+INDIRECT = re.compile(r"^(?:require |\t)(\S+) v\S+ // indirect$")
 REPLACED = re.compile(r"^(?:replace |\t)(\S+)(?: v\S+)? => (\S+)(?: (v\S+))?$", re.MULTILINE)
 
 
@@ -72,12 +72,11 @@ def align(source: Source, say: Callable[[str], None]) -> None:
     while behind := differing(recipes):
         for recipe, versions in behind.items():
             say(f"{recipe}: {len(versions)} modules")
-            text = LINE.sub(
-                lambda line, versions=versions: (  # type: ignore[misc]
-                    f"{line['start']}{line['name']} {versions.get(line['name'], line['version'])}{line['end']}"
-                ),
-                go_mod(recipe).read_text(),
-            )
+            text = go_mod(recipe).read_text()
+            for name, version in versions.items():
+                text = re.sub(
+                    rf"^((?:require |\t){re.escape(name)}) v\S+", rf"\1 {version}", text, flags=re.M
+                )
             go_mod(recipe).write_text(text)
             complete(source, recipe)
 
@@ -86,13 +85,7 @@ def complete(source: Source, recipe: str) -> None:
     """Leave out modules of a recipe from which nothing is built, and add those that are missing."""
     needed = _modules(source, recipe)
     listed = go_mod(recipe).read_text().splitlines(keepends=True)
-    kept = [
-        line
-        for line in listed
-        if not (found := LINE.match(line.rstrip("\n")))
-        or found["name"] in needed
-        or "// indirect" not in found["end"]
-    ]
+    kept = [line for line in listed if not (found := INDIRECT.match(line)) or found[1] in needed]
     if kept != listed:
         go_mod(recipe).write_text("".join(kept))
         _modules(source, recipe)
