@@ -1,5 +1,9 @@
 """What the control plane's role and playbook compute, and what they may never do."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +68,157 @@ def test_the_labs_image_has_the_packages_of_a_node() -> None:
     assert image >= set(
         yaml.safe_load((ROOT / "roles/host_baseline/defaults/main.yml").read_text())["host_baseline_packages"]
     )
+
+
+# What the nodes' commands do, told by the node's name in NODE. A container is another one a second after its manifest.
+COMMANDS = {
+    "kubeadm": """
+case "$*" in
+  "init phase upload-certs "*) echo "key $RANDOM$RANDOM" | tee key | sed 's/key //' ;;
+  "token create "*) echo "kubeadm join --token abcdef.0123 --discovery-token-ca-cert-hash sha256:1" ;;
+  "join --config /dev/stdin")
+    mkdir joining || exit 1
+    sed -n 's/^ *certificateKey: /key /p' | cmp - key || { echo "message authentication failed" >&2; exit 1; }
+    sleep 0.3; rmdir joining; echo "$NODE joined" >> log ;;
+  "init phase control-plane "*)
+    echo "$NODE changes kube-$4" >> log; echo changed > "$NODE/manifests/kube-$4.yaml" ;;
+  *--print-manifest*) cat proxy ;;
+  *) echo "$NODE kubeadm $3 $4" >> log ;;
+esac""",
+    "crictl": """
+[ "$1" = ps ] || { echo "$NODE crictl $*" >> log; exit 0; }
+name=${6#^} name=${name%$} manifest=$NODE/manifests/$name.yaml
+age=$(($(date +%s%3N) - $(date +%s%3N --reference="$manifest")))
+if grep -qE 'changed|:2' "$manifest" && [ "$age" -gt 500 ]; then state=new; else state=old; fi
+echo "$name $state" | tee $NODE/last""",
+    "curl": """echo "$NODE asks $(cat "$NODE/last")" >> log""",
+    "kubectl": """
+case "$*" in
+  *" get daemonset "*) cat annotation ;;
+  *" annotate "*) echo "${7#*=}" | tr -d '\n' > annotation ;;
+  *) echo "$NODE kubectl $3 $4" >> log ;;
+esac""",
+}
+
+
+class Nodes:
+    """Control planes that are folders, and what was done to them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "bin").mkdir()
+        for name, text in COMMANDS.items():
+            (folder / "bin" / name).write_text(f"#!/bin/bash\ncd {folder}\n{text.strip()}\n")
+            (folder / "bin" / name).chmod(0o755)
+        (folder / "annotation").touch()
+        (folder / "proxy").write_text("mode: nftables")
+        (folder / "log").touch()
+        for node in ("m1", "m2", "m3"):
+            (folder / node / "manifests").mkdir(parents=True)
+            for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"):
+                manifest = folder / node / "manifests" / f"{name}.yaml"
+                manifest.write_text(f"    image: r/{name}:1\n    args: [--initial-cluster=all of them]\n")
+
+    def run(self, *tasks: dict[str, Any], hosts: str = "m1,m2", **variables: Any) -> str:
+        """Run tasks of the role, with its handlers; return what Ansible printed."""
+        play = {
+            "hosts": "all",
+            "gather_facts": False,
+            "environment": {"NODE": "{{ inventory_hostname }}"},
+            "vars_files": [str(ROLE / "vars/main.yml")],
+            "tasks": list(tasks),
+            "handlers": [{"ansible.builtin.import_tasks": str(ROLE / "handlers/main.yml")}],
+        }
+        (self.folder / "play.yml").write_text(json.dumps([play]))
+        given = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            "__control_plane_folder": f"{self.folder}/{{{{ inventory_hostname }}}}",
+            "__control_plane_manifests": f"{self.folder}/{{{{ inventory_hostname }}}}/manifests",
+            "__control_plane_lock": ["env"],
+            "__control_plane_primary": "m1",
+            "control_plane_image_repository": "r",
+            "control_plane_etcd_image_tag": "1",
+            "control_plane_restart_timeout": 5,
+            **variables,
+        }
+        path = f"{self.folder}/bin:{Path(sys.executable).parent}:/usr/bin:/bin"
+        command = ["ansible-playbook", "-i", f"{hosts},", self.folder / "play.yml", "-e", json.dumps(given)]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-500:]
+        return done.stdout
+
+    def log(self) -> list[str]:
+        """Return what was done since the last look."""
+        lines = (self.folder / "log").read_text().splitlines()
+        (self.folder / "log").write_text("")
+        return lines
+
+
+def test_several_control_planes_join_by_one_key(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    join = {
+        "ansible.builtin.include_role": {"name": "control_plane", "tasks_from": "join"},
+        "when": "inventory_hostname != 'm1'",
+    }
+    output = nodes.run(
+        join,
+        hosts="m1,m2,m3",
+        control_plane_endpoint="api.example.com:6443",
+        control_plane_node_ip="192.0.2.11",
+        __control_plane_node_registration={},
+    )
+    assert nodes.log() == ["m2 joined", "m3 joined"]
+    assert (tmp_path / "key").read_text().split()[1] not in output
+
+
+CHANGE = {
+    "ansible.builtin.debug": {},
+    "changed_when": True,
+    "notify": "Apply the changed configuration of kubeadm",
+}
+
+
+def test_a_change_reaches_one_control_plane_after_the_other(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    nodes.run(CHANGE, __control_plane_finished=True, control_plane_etcd_image_tag="2")
+    expected = []
+    for node in ("m1", "m2"):
+        for name in ("kube-scheduler", "kube-controller-manager", "kube-apiserver"):
+            expected += [f"{node} changes {name}", f"{node} asks {name} new"]
+        expected += [f"{node} crictl pull r/etcd:2", f"{node} asks etcd new"]
+        etcd = (tmp_path / node / "manifests/etcd.yaml").read_text()
+        assert etcd == "    image: r/etcd:2\n    args: [--initial-cluster=all of them]\n"
+    published = ["m1 kubeadm upload-config all", "m1 kubeadm addon coredns", "m1 kubeadm addon kube-proxy"]
+    assert nodes.log() == [*expected, *published, "m1 kubectl rollout restart", "m1 kubectl rollout status"]
+    # What is as it was is restarted nowhere.
+    nodes.run(CHANGE, __control_plane_finished=True, control_plane_etcd_image_tag="2")
+    again = nodes.log()
+    assert again[-2:] == published[:2]
+    assert not [line for line in again if "pull" in line or "kubectl" in line]
+    (tmp_path / "proxy").write_text("mode: iptables")
+    nodes.run(CHANGE, __control_plane_finished=True, control_plane_etcd_image_tag="2")
+    assert nodes.log()[-2:] == ["m1 kubectl rollout restart", "m1 kubectl rollout status"]
+
+
+def test_a_node_that_is_off_fails_a_limited_run(tmp_path: Path) -> None:
+    off = {"ansible_host": "127.0.0.1", "ansible_port": 1}
+    children = {"control_plane": {"hosts": {"m1": off}}, "workers": {"hosts": {"w1": off, "w2": off}}}
+    groups = {"kube_nodes": {"children": children}}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"children": groups}}))
+    command = ["ansible-playbook", "-i", tmp_path / "hosts.yml", "playbooks/cluster.yml", "--limit", "w2"]
+    environment = os.environ | {"ANSIBLE_TIMEOUT": "5"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 2, done.stdout[-3000:]
+    assert "1 of 1 nodes failed" in done.stdout
+    assert "* w2: Stop where nothing answers: cannot be reached over SSH" in done.stdout
