@@ -4,8 +4,8 @@
 Managed by Ansible: the role control_plane puts this file on every control plane, where the distribution's own
 Python runs it. It keeps to what Ubuntu 22.04 has, Python 3.10 and cryptography 3.4, and to kubectl.
 
-The kubelet of node X may ask for the common name system:node:X, the DNS name X and X's known addresses. Anything
-else is left pending and logged.
+The kubelet of node X may ask for the common name system:node:X, the DNS name X and X's known addresses.
+Anything else is left pending and logged.
 """
 
 import base64
@@ -81,8 +81,8 @@ def objections_to_content(pem: bytes, name: str, allowed: set[Address]) -> Itera
 def shown_whole(request: x509.CertificateSigningRequest, pem: bytes) -> bool:
     """Tell whether the library has shown all that a request holds.
 
-    Parsers differ, on a second PEM block or a second set of extensions, and the signer has another one. Therefore
-    the request is written anew from what was shown, and must come out the same, byte by byte.
+    Parsers differ, on a second PEM block or a second set of extensions, and the signer has another one.
+    Therefore the request is written anew from what was shown, and must come out the same, byte by byte.
     """
     asked = request.public_key()
     if not isinstance(asked, ec.EllipticCurvePublicKey):
