@@ -134,12 +134,17 @@ case "$*" in
     mkdir joining || exit 1
     sed -n 's/^ *certificateKey: /key /p' | cmp - key || { echo "message authentication failed" >&2; exit 1; }
     sleep 1; rmdir joining; echo "$NODE joined" >> log ;;
+  "init phase certs apiserver "*)
+    cmp -s "$NODE/sans" "$NODE/pki/apiserver.crt" && exit
+    [ ! -e "$NODE/pki/apiserver.crt" ] || { echo "not valid for a name" >&2; exit 1; }
+    cp "$NODE/sans" "$NODE/pki/apiserver.crt"; echo anew > "$NODE/pki/apiserver.key" ;;
   "init phase control-plane "*)
     echo "$NODE changes kube-$4" >> log; echo changed > "$NODE/manifests/kube-$4.yaml" ;;
   *--print-manifest*) cat proxy ;;
   *) echo "$NODE kubeadm $3 $4" >> log ;;
 esac""",
     "crictl": """
+[ "$1" = inspecti ] && exit 1
 [ "$1" = ps ] || { echo "$NODE crictl $*" >> log; exit 0; }
 name=${6#^} name=${name%$} manifest=$NODE/manifests/$name.yaml
 age=$(($(date +%s%3N) - $(date +%s%3N --reference="$manifest")))
@@ -150,6 +155,7 @@ echo "$name $state" | tee $NODE/last""",
     "kubectl": """
 case "$*" in
   *" get daemonset "*) cat annotation ;;
+  *" taint "*) echo "$NODE $6" >> taints ;;
   *" annotate "*) echo "${7#*=}" | tr -d '\n' > annotation ;;
   *) echo "$NODE kubectl $3 $4" >> log ;;
 esac""",
@@ -170,6 +176,9 @@ class Nodes:
         (folder / "log").touch()
         for node in ("m1", "m2", "m3"):
             (folder / node / "manifests").mkdir(parents=True)
+            (folder / node / "pki").mkdir()
+            for name in ("sans", "pki/apiserver.crt", "pki/apiserver.key"):
+                (folder / node / name).write_text("as it was")
             for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"):
                 manifest = folder / node / "manifests" / f"{name}.yaml"
                 manifest.write_text(f"    image: r/{name}:1\n    args: [--initial-cluster=all of them]\n")
@@ -190,7 +199,9 @@ class Nodes:
             "ansible_python_interpreter": "{{ ansible_playbook_python }}",
             "__control_plane_folder": f"{self.folder}/{{{{ inventory_hostname }}}}",
             "__control_plane_manifests": f"{self.folder}/{{{{ inventory_hostname }}}}/manifests",
+            "__control_plane_pki": f"{self.folder}/{{{{ inventory_hostname }}}}/pki",
             "__control_plane_lock": ["env"],
+            "control_plane_schedulable": False,
             "__control_plane_primary": "m1",
             "control_plane_image_repository": "r",
             "control_plane_etcd_image_tag": "1",
@@ -251,7 +262,13 @@ CHANGE = {
 
 def test_a_change_reaches_one_control_plane_after_the_other(tmp_path: Path) -> None:
     nodes = Nodes(tmp_path)
+    (tmp_path / "m2/sans").write_text("one name more")
     nodes.run(CHANGE, __control_plane_finished=True, control_plane_etcd_image_tag="2")
+    assert (tmp_path / "m1/pki/apiserver.key").read_text() == "as it was"
+    assert (tmp_path / "m2/pki/apiserver.key").read_text() == "anew\n"
+    assert not list((tmp_path / "m2").glob("apiserver.*"))
+    taint = "node-role.kubernetes.io/control-plane:NoSchedule"
+    assert (tmp_path / "taints").read_text() == f"m1 {taint}\nm2 {taint}\n"
     expected = []
     for node in ("m1", "m2"):
         for name in ("kube-scheduler", "kube-controller-manager", "kube-apiserver"):
