@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import uuid
@@ -43,6 +44,16 @@ class Inventory:
     def variables(self, host: str) -> dict[str, Any]:
         """Return a host's variables, templates not resolved."""
         return dict(self.data["_meta"]["hostvars"][host])
+
+    def converge(self, *options: str) -> tuple[dict[str, int], str]:
+        """Run the scenario's converge.yml once more; return the changes of each host, and the output."""
+        playbook = f"{os.environ['MOLECULE_SCENARIO_DIRECTORY']}/converge.yml"
+        command = ["ansible-playbook", *self.arguments, *options, playbook]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        recap = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", done.stdout, re.MULTILINE)
+        assert recap, done.stdout[-2000:]
+        return {host: int(changes) for host, changes in recap}, done.stdout
 
     def connect(self, host: str) -> Host:
         """Open a host over SSH, as Ansible does."""

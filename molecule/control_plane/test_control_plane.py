@@ -1,9 +1,12 @@
 """The control plane answers, keeps secrets, audits, and has signed its kubelet's certificate."""
 
+import json
 import stat
 from pathlib import Path
 
 import pytest
+
+from quote_platform.verify.certificates import shown
 
 SECRET = "never-in-clear-on-disk"  # noqa: S105
 
@@ -53,3 +56,71 @@ def test_privileged_pods_are_refused_by_default(cluster, namespace, pod):
 
 def test_the_read_only_port_of_the_kubelet_is_closed(host):
     assert not host.socket("tcp://0.0.0.0:10255").is_listening
+
+
+def test_reads_of_secrets_by_nodes_are_audited(host, cluster):
+    """The kubelet reads the Secrets of its pods; here, one asks as the kubelet."""
+    kubelet = "kubectl --kubeconfig /etc/kubernetes/kubelet.conf"
+    host.run(f"{kubelet} get secret molecule-audit --namespace kube-system")
+    log = host.check_output("grep -h molecule-audit /var/log/kubernetes/*audit*.log | tail -1")
+    assert json.loads(log)["level"] == "Metadata"
+    assert json.loads(log)["user"]["username"].startswith("system:node:")
+
+
+def test_a_changed_setting_arrives_and_is_the_same_afterwards(
+    host, inventory, variables, cluster, eventually, tmp_path
+):
+    name = inventory.hosts("control_plane")[0]
+    tag = variables["control_plane_etcd_image_tag"]
+    etcd = f"{variables['control_plane_image_repository']}/etcd:{tag}"
+    # Another tag of the same image, which no registry has.
+    host.check_output(f"ctr --namespace k8s.io images tag --force {etcd} {etcd}-molecule")
+    changed = {
+        "control_plane_kubelet_extra": variables["control_plane_kubelet_extra"] | {"maxPods": 97},
+        "control_plane_kube_proxy_extra": variables["control_plane_kube_proxy_extra"]
+        | {"nftables": {"syncPeriod": "47s"}},
+        "control_plane_etcd_image_tag": f"{tag}-molecule",
+        "control_plane_certificate_sans": ["molecule.example.com"],
+        "control_plane_schedulable": True,
+    }
+    (tmp_path / "changed.json").write_text(json.dumps(changed))
+    options = ("--extra-vars", f"@{tmp_path}/changed.json")
+
+    def running():
+        kubelet = json.loads(cluster.run(f"get --raw /api/v1/nodes/{name}/proxy/configz"))["kubeletconfig"]
+        proxy = host.check_output("curl --silent --fail http://127.0.0.1:10249/configz")
+        pods = cluster.get("pods --namespace=kube-system --selector=component=etcd")["items"]
+        return {
+            "kubelet": kubelet["maxPods"],
+            "kube-proxy": "47s" in proxy,
+            "etcd": pods[0]["spec"]["containers"][0]["image"],
+            "certificate": b"molecule.example.com"
+            in shown(variables["ansible_host"], 6443).tbs_certificate_bytes,
+            "taints": [taint["key"] for taint in cluster.get(f"node {name}")["spec"].get("taints", [])],
+        }
+
+    def same(found, expected):
+        assert found == expected
+
+    before = running()
+    changes, output = inventory.converge("--check", "--diff", *options)
+    assert changes[name] > 0
+    assert "+maxPods: 97" in output
+    assert running() == before
+    changes, _ = inventory.converge(*options)
+    assert changes[name] > 0
+
+    taints = [key for key in before["taints"] if key != "node-role.kubernetes.io/control-plane"]
+    after = {
+        "kubelet": 97,
+        "kube-proxy": True,
+        "etcd": f"{etcd}-molecule",
+        "certificate": True,
+        "taints": taints,
+    }
+    eventually(lambda: same(running(), after), 120)
+    changes, output = inventory.converge(*options)
+    assert changes[name] == 0, output[-6000:]
+    inventory.converge()
+    # A name more in the certificate does no harm.
+    eventually(lambda: same(running(), before | {"certificate": True}), 120)
