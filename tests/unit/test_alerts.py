@@ -89,7 +89,7 @@ def test_every_alert_has_a_runbook() -> None:
 def test_every_alert_has_a_fault_and_its_time() -> None:
     module = ast.parse((ROOT / "tests/e2e/test_alerts.py").read_text())
     made = [
-        word.value
+        str(word.value)
         for function in module.body
         if isinstance(function, ast.FunctionDef)
         for call in function.decorator_list

@@ -157,7 +157,7 @@ def test_alerts_arrive_unchanged_with_their_runbook(rendered: dict[str, list[dic
 
 
 def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
-    return selector["matchLabels"].items() <= labels.items()
+    return bool(selector["matchLabels"].items() <= labels.items())
 
 
 def test_a_node_can_be_drained(rendered: dict[str, list[dict[str, Any]]]) -> None:
@@ -168,7 +168,7 @@ def test_a_node_can_be_drained(rendered: dict[str, list[dict[str, Any]]]) -> Non
         ("coredns", "quote-app", "prometheus"), 1
     )
     for one in objects:
-        if one["spec"].get("replicas", 1) > 1 if "spec" in one else False:
+        if one.get("spec", {}).get("replicas", 1) > 1:
             template = one["spec"].get("template", {}).get("metadata") or one["spec"]["podMetadata"]
             assert any(
                 budget["metadata"]["namespace"] == one["metadata"]["namespace"]

@@ -285,6 +285,28 @@ def test_waiting_ends_and_says_what_did_not_come() -> None:
         wait(lambda: False, 0, lambda: "no answer", "look there")
 
 
+def test_what_a_run_that_was_killed_has_left_goes_away(target: FakeTarget) -> None:
+    deleted: list[tuple[str, ...]] = []
+
+    def made(name: str, hours: int, namespace: str = "") -> Fake:
+        moment = datetime.now(UTC) - hours * HOUR
+        return Fake(metadata=Fake(name=name, namespace=namespace, creation_timestamp=moment))
+
+    def found(*items: Fake) -> Any:
+        def listed(label_selector: str) -> Fake:
+            assert label_selector == "quote-platform.verify=true"
+            return Fake(items=list(items))
+
+        return listed
+
+    target.core.list_namespace = found(made("scratch", 0), made("another run's", 0), made("killed", 2))
+    target.core.list_pod_for_all_namespaces = found(made("new", 0, "shop"), made("old", 2, "shop"))
+    target.core.delete_namespace = lambda name: deleted.append((name,))
+    target.core.delete_namespaced_pod = lambda name, namespace: deleted.append((namespace, name))
+    Target.close(target)
+    assert deleted == [("scratch",), ("killed",), ("shop", "old")]
+
+
 # --- checks -------------------------------------------------------------------------------------------------
 
 
@@ -552,7 +574,7 @@ def test_a_dump_counts_when_it_is_whole(target: FakeTarget, monkeypatch: pytest.
     assert f"the newest is of {NOW - 2 * HOUR:%Y-%m-%d %H:%M}" in backups.dump(target)
     assert jobs.pods[0].spec.containers[0].args == ["list", "postgres-dumps", "--json"]
     assert jobs.pods[0].spec.init_containers is None
-    assert jobs.pods[0].metadata.labels == {"app": "postgres-dump"}
+    assert jobs.pods[0].metadata.labels == {"app": "postgres-dump", "quote-platform.verify": "true"}
     assert jobs.deleted == ["verify-1"]
     FakeJobs(target, monkeypatch, json.dumps([row(HOUR, whole=False), row(50 * HOUR)]), "Succeeded")
     with pytest.raises(Failed, match="one was due"):

@@ -97,6 +97,9 @@ class Target:
             except ApiException as error:
                 if error.status not in {404, 409}:
                     raise
+        for pod in self.core.list_pod_for_all_namespaces(label_selector=f"{LABEL}=true").items:
+            if datetime.now(UTC) - pod.metadata.creation_timestamp > timedelta(hours=1):
+                self.core.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace)
 
     # --- pods ---------------------------------------------------------------------------------------
 
@@ -176,7 +179,8 @@ class Target:
 
     def run_once(self, namespace: str, template: Any) -> str:
         """Run a pod of a template to its end and return what it prints; it goes away again."""
-        metadata = client.V1ObjectMeta(generate_name="verify-", labels=template.metadata.labels)
+        labels = template.metadata.labels | {LABEL: "true"}
+        metadata = client.V1ObjectMeta(generate_name="verify-", labels=labels)
         body = client.V1Pod(metadata=metadata, spec=template.spec)
         pod = self.core.create_namespaced_pod(namespace, body).metadata.name
 
