@@ -4,7 +4,9 @@ import copy
 import json
 import subprocess
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import jsonschema
@@ -213,6 +215,26 @@ def test_pods_reach_the_api_servers_and_the_store_and_nothing_else_there(
     assert not anywhere.keys() & {"quote-lab", "velero"}, "their store has an address in these inventories"
 
 
+def value(expression: str, *given: str) -> Any:
+    """Return what Ansible makes of an expression with these variables."""
+    command = [
+        "ansible",
+        "localhost",
+        "-i",
+        "localhost,",
+        "-c",
+        "local",
+        "-m",
+        "debug",
+        "-a",
+        f'msg="{expression}"',
+    ]
+    for variables in given:
+        command += ["-e", variables]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return yaml.safe_load(done.stdout.partition("=>")[2])["msg"]
+
+
 @pytest.mark.parametrize(
     ("endpoint", "port", "cidr"),
     [
@@ -231,12 +253,7 @@ def test_a_store_with_an_address_is_all_that_is_reached(
         "velero": ("velero_endpoint", "__velero_port"),
     }[role]
     shown = f"{{{{ {{'port': {number}, 'to': __{role}_object_store}} }}}}"
-    done = subprocess.run(
-        ["ansible", "localhost", "-i", "localhost,", "-c", "local", "-m", "debug", "-a", f'msg="{shown}"',
-         "-e", f"@roles/{role}/vars/main.yml", "-e", json.dumps({variable: endpoint})],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    found = yaml.safe_load(done.stdout.partition("=>")[2])["msg"]
+    found = value(shown, f"@roles/{role}/vars/main.yml", json.dumps({variable: endpoint}))
     assert str(found["port"]) == port
     assert found["to"] == ([{"ipBlock": {"cidr": cidr}}] if cidr else [])
 
@@ -266,3 +283,55 @@ def test_who_tells_figures_is_asked_for_them(rendered: dict[str, list[dict[str, 
     assert found >= {"external-secrets", "log-collector", "eck", "velero", "traefik"}
     looked_for = {*metrics.PODS, *metrics.NODES, *metrics.CONTROL_PLANES}
     assert found <= looked_for, "playbooks/verify.yml does not look for it"
+
+
+class ApiServer(BaseHTTPRequestHandler):
+    """An API server that knows of nodes only."""
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        names = {"name": "nodes", "singularName": "node", "kind": "Node"}
+        resource = names | {"namespaced": False, "verbs": ["get", "list"]}
+        nodes: list[dict[str, Any]] = []
+        if query == "labelSelector=node-role.kubernetes.io%2Fcontrol-plane":
+            for name, *addresses in (("master-2", "10.0.0.12"), ("master-1", "10.0.0.11", "2001:db8::11")):
+                found = [{"type": "Hostname", "address": name}]
+                found += [{"type": "InternalIP", "address": one} for one in addresses]
+                nodes.append({"kind": "Node", "metadata": {"name": name}, "status": {"addresses": found}})
+        answers: dict[str, dict[str, Any]] = {
+            "/version": {"major": "1", "minor": "36", "gitVersion": "v1.36.3"},
+            "/api": {"kind": "APIVersions", "versions": ["v1"]},
+            "/apis": {"kind": "APIGroupList", "groups": []},
+            "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": [resource]},
+            "/api/v1/nodes": {"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": nodes},
+        }
+        answer = answers[path.rstrip("/")]
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+def test_the_api_servers_are_where_control_planes_are(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    given = {"component_kubeconfig": str(kubeconfig), "cluster_service_cidr": "10.96.0.0/16"}
+    asked = ("{{ component_api_servers }}", "@roles/component/vars/main.yml", json.dumps(given))
+    assert value(*asked) == [], "a dry run before there is a cluster"
+    with ThreadingHTTPServer(("127.0.0.1", 0), ApiServer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "c",
+        }
+        kubeconfig.write_text(yaml.safe_dump(content))
+        found = value(*asked)
+        server.shutdown()
+    networks = ["10.0.0.11/32", "10.0.0.12/32", "2001:db8::11/128", "10.96.0.0/16"]
+    assert found == [{"ipBlock": {"cidr": network}} for network in networks]
