@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible import constants
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultSecretsContext
@@ -17,7 +18,7 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from quote_platform import validation
-from quote_platform.validation import nodes, specs
+from quote_platform.validation import command, nodes, specs
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests/fixtures/invalid.yml").read_text())
@@ -64,11 +65,17 @@ def given(folder: Path, extra: dict[str, Any] | None = None) -> validation.Input
     )
 
 
-def play(folder: Path | str, *more: str, cwd: Path = ROOT, status: int | None = None) -> str:
-    """Run the playbook as a user does."""
+def play(
+    folder: Path | str,
+    *more: str,
+    playbook: str = "validate.yml",
+    cwd: Path = ROOT,
+    status: int | None = None,
+) -> str:
+    """Run a playbook as a user does."""
     done = subprocess.run(
-        ["ansible-playbook", "-i", folder, ROOT / "playbooks/validate.yml", *more],
-        cwd=cwd,
+        ["ansible-playbook", "-i", folder, f"playbooks/{playbook}", *more],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -119,6 +126,82 @@ def test_the_playbook_refuses_with_all_mistakes_at_once(tmp_path: Path) -> None:
 
 def test_the_playbook_passes_right_input(tmp_path: Path) -> None:
     play(inventory(tmp_path / "right", {}), "--tags", "static", status=0)
+
+
+def test_an_inventory_that_cannot_be_read_ends_the_run(tmp_path: Path) -> None:
+    assert "Completely failed to parse inventory source" in play("does-not-exist")
+    (tmp_path / "hosts.yml").write_text("all: {children: {control_plane: {hosts: {1: {}}}}}")
+    assert "Host pattern 1 must be a string" in play(tmp_path / "hosts.yml")
+
+
+def test_an_inventory_without_hosts_ends_the_run(tmp_path: Path) -> None:
+    output = play(inventory(tmp_path / "empty", {"inventory": {"all": {}}}))
+    assert "the inventory has no hosts" in output
+
+
+@pytest.mark.parametrize(
+    "where", ["hosts.yml", "group_vars/all.yaml", "group_vars/all", "group_vars/all/a.json"]
+)
+def test_what_an_inventory_says_anywhere_wins(where: str, tmp_path: Path) -> None:
+    folder = inventory(tmp_path / "settings", {})
+    file, settings = folder / where, {"cluster_pod_cidr": "10.200.0.0/16"}
+    file.parent.mkdir(exist_ok=True)
+    if where == "hosts.yml":
+        tree = yaml.safe_load(file.read_text())
+        tree["all"]["vars"] = settings
+        settings = tree
+    file.write_text(json.dumps(settings))
+    found = given(folder)
+    assert found.raw["worker-1"]["cluster_pod_cidr"] == "10.200.0.0/16"
+    assert validation.judge(found) == []
+
+
+@pytest.mark.parametrize("playbook", ["cluster.yml", "validate.yml"])
+def test_a_limit_that_leaves_machines_out_is_refused(playbook: str, tmp_path: Path) -> None:
+    output = play(inventory(tmp_path / "right", {}), "--limit", "worker-2", playbook=playbook)
+    assert "--limit worker-2: leaves out master-1, worker-1, worker-3;" in output
+
+
+def test_a_tag_that_matches_nothing_is_refused(tmp_path: Path) -> None:
+    output = play(inventory(tmp_path / "right", {}), "--tags", "postgres", playbook="cluster.yml")
+    assert "--tags postgres: nothing has this tag; allowed is static" in output
+
+
+def test_a_run_without_the_projects_configuration_is_refused() -> None:
+    ours, ansibles = (
+        constants.VARIABLE_PRECEDENCE,
+        constants.config.get_configuration_definition("VARIABLE_PRECEDENCE"),
+    )
+    for order, wrong in ((ours, 0), (ansibles["default"], 1)):
+        said = command.judge(command.Command(ROOT, order, ["all"], limit="", left_out=[], connection={}))
+        assert len(said) == wrong
+        assert all(f"run in {ROOT}, or set ANSIBLE_CONFIG={ROOT}/ansible.cfg" in line for line in said)
+
+
+def test_the_python_of_nodes_is_not_that_of_the_controller(tmp_path: Path) -> None:
+    output = play(inventory(tmp_path / "right", {}), "-e", "ansible_python_interpreter=/usr/bin/python3")
+    assert "ansible_python_interpreter: given with -e, it holds for the controller too" in output
+
+
+def test_the_name_of_another_cluster_is_refused(tmp_path: Path) -> None:
+    kept = tmp_path / "kubeconfig"
+    found = given(
+        inventory(tmp_path / "copy", {"vars": {"cluster_name": "q", "cluster_kubeconfig": str(kept)}})
+    )
+    for server, wrong in (
+        ("https://10.77.0.11:6443", []),
+        (
+            "https://10.9.0.1:6443",
+            [
+                f"cluster_name: q is taken: {kept} is for https://10.9.0.1:6443, not for cluster_endpoint "
+                f"10.77.0.11:6443; choose another name, or move {tmp_path} away if that cluster is gone"
+            ],
+        ),
+        (None, [f"cluster_kubeconfig: {kept} cannot be read; remove it, and it is fetched again"]),
+    ):
+        clusters = [{"cluster": {"server": server}}] if server else []
+        kept.write_text(yaml.safe_dump({"clusters": clusters}))
+        assert validation.judge(found) == wrong
 
 
 def test_every_default_is_what_its_spec_says() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible.errors import AnsibleError
 
 from quote_platform.validation import choices, hosts, specs
@@ -39,6 +40,8 @@ class Input:
 
 def judge(given: Input) -> list[str]:
     """Return every mistake, as a line that names what is allowed."""
+    if not given.groups.get("all"):
+        return ["the inventory has no hosts; inventories/production is an example"]
     known = specs.load(given.project / "roles")
     defaults = specs.defaults(given.project / "roles")
     machines = hosts.machines(given.groups)
@@ -76,7 +79,26 @@ def judge(given: Input) -> list[str]:
         wrong += choices.logs(all_values)
         wrong += choices.metrics(all_values)
         wrong += hosts.networks(values.given, addresses)
+        wrong += stranger(values.given)
     return list(dict.fromkeys(wrong))
+
+
+def stranger(given: Variables) -> list[str]:
+    """Return whether the kept kubeconfig is another cluster's, which a copied inventory would overwrite."""
+    kept = Path(given.get("cluster_kubeconfig") or "")
+    if not kept.is_file() or "cluster_endpoint" not in given:
+        return []
+    try:
+        server = yaml.safe_load(kept.read_text())["clusters"][0]["cluster"]["server"]
+    except (yaml.YAMLError, LookupError, TypeError):
+        return [f"cluster_kubeconfig: {kept} cannot be read; remove it, and it is fetched again"]
+    endpoint = given["cluster_endpoint"]
+    if server == f"https://{endpoint}":
+        return []
+    return [
+        f"cluster_name: {given.get('cluster_name')} is taken: {kept} is for {server}, not for cluster_endpoint "
+        f"{endpoint}; choose another name, or move {kept.parent} away if that cluster is gone"
+    ]
 
 
 class _Values:

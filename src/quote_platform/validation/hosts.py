@@ -43,8 +43,6 @@ def groups(found: Groups, own: list[str]) -> list[str]:
             f"{name}: not a group of the platform; did you mean {near}? A group of your own is named in "
             "validate_own_groups"
         )
-    if not found.get("all"):
-        return [*wrong, "the inventory has no hosts; see inventories/production for an example"]
     placed = {host for group in PURPOSES for host in found.get(group, [])}
     placed |= {
         host

@@ -1,0 +1,53 @@
+"""How a playbook was called: with which configuration, for which hosts and which part of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Tags that some task has, and those that Ansible knows.
+TAGS = ("static", "all", "always", "tagged", "untagged")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What was said on the command line and is in effect."""
+
+    project: Path
+    # Order in which variables of groups win, the weakest first; ansible.cfg sets it.
+    precedence: list[str]
+    tags: list[str]
+    limit: str
+    # Machines that the limit leaves out.
+    left_out: list[str]
+    # Values that a play on the controller has, and those that it wants.
+    connection: dict[str, tuple[Any, Any]]
+
+
+def judge(called: Command) -> list[str]:
+    """Return what is wrong with a call."""
+    wrong = []
+    order = called.precedence
+    if order.index("all_plugins_play") > order.index("all_inventory"):
+        wrong.append(
+            f"ansible.cfg: the project's own is not in effect; run in {called.project}, "
+            f"or set ANSIBLE_CONFIG={called.project}/ansible.cfg"
+        )
+    if called.limit and called.left_out:
+        wrong.append(
+            f"--limit {called.limit}: leaves out {', '.join(called.left_out)}; machines need what others "
+            "say, and one that is as it should be is not changed: run without --limit"
+        )
+    wrong += [
+        f"--tags {tag}: nothing has this tag; allowed is static, which only judges the input, or no --tags"
+        for tag in called.tags
+        if tag not in TAGS
+    ]
+    wrong += [
+        f"{name}: given with -e, it holds for the controller too, which needs {wanted}; "
+        "write it to the inventory"
+        for name, (found, wanted) in called.connection.items()
+        if found != wanted
+    ]
+    return wrong
