@@ -16,6 +16,7 @@ from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
+from role_modules import load
 
 from quote_platform import validation
 from quote_platform.validation import command, nodes, specs
@@ -268,6 +269,33 @@ def test_a_node_that_does_not_answer_is_named() -> None:
     assert down == "w: cannot be reached over SSH: Connection timed out; try `ssh w`, then run again"
     (bare,) = judge_node("w", {"failed": True, "module_stderr": "/bin/sh: 1: python3: not found"}, {}, BOUNDS)
     assert bare == "w: cannot be asked: /bin/sh: 1: python3: not found; install python3 on it, then run again"
+
+
+def test_networks_of_a_cluster_that_stands_cannot_change(tmp_path: Path) -> None:
+    probe_node = load("validate", "library", "probe_node")
+    assert probe_node.lasting(tmp_path) == {}
+    for file, text in (
+        (
+            "etc/kubernetes/manifests/kube-controller-manager.yaml",
+            "    - --cluster-cidr=10.244.0.0/16\n    - --service-cluster-ip-range=10.96.0.0/16\n",
+        ),
+        ("var/lib/kubelet/config.yaml", "cgroupDriver: systemd\nclusterDomain: cluster.local\n"),
+    ):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text(text)
+    stands = {
+        "cluster_pod_cidr": "10.244.0.0/16",
+        "cluster_service_cidr": "10.96.0.0/16",
+        "cluster_dns_domain": "cluster.local",
+    }
+    assert probe_node.lasting(tmp_path) == stands
+    asked = stands | {"validate_facts": {"ansible_facts": FACTS}, "validate_answered": 1001.0}
+    asked["validate_probe"] = PROBE | {"lasting": stands}
+    assert nodes.judge_all(["w"], {"w": asked}, BOUNDS) == []
+    assert nodes.judge_all(["w"], {"w": asked | {"cluster_pod_cidr": "10.200.0.0/16"}}, BOUNDS) == [
+        "w: its cluster stands with cluster_pod_cidr 10.244.0.0/16, not 10.200.0.0/16, and cannot change it; "
+        "write 10.244.0.0/16, or build another cluster"
+    ]
 
 
 def test_copies_of_one_machine_are_named() -> None:

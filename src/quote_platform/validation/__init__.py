@@ -96,8 +96,9 @@ def stranger(given: Variables) -> list[str]:
     if server == f"https://{endpoint}":
         return []
     return [
-        f"cluster_name: {given.get('cluster_name')} is taken: {kept} is for {server}, not for cluster_endpoint "
-        f"{endpoint}; choose another name, or move {kept.parent} away if that cluster is gone"
+        f"cluster_name: {given.get('cluster_name')} is taken: {kept} is for {server}, not for "
+        f"cluster_endpoint {endpoint}; choose another name, or move {kept.parent} away if that cluster "
+        "is gone"
     ]
 
 

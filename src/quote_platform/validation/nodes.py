@@ -45,6 +45,16 @@ def judge(host: str, facts: Variables, probe: Variables, bounds: Variables) -> l
     return wrong
 
 
+def changed(host: str, probe: Variables, asked: Any) -> list[str]:
+    """Return what is asked for otherwise than the cluster stands with."""
+    return [
+        f"{host}: its cluster stands with {name} {value}, not {asked[name]}, and cannot change it; "
+        f"write {value}, or build another cluster"
+        for name, value in (probe.get("lasting") or {}).items()
+        if asked[name] != value
+    ]
+
+
 def first_line(facts: Variables) -> str:
     """Return the cause in a few words."""
     text = str(facts.get("module_stderr") or facts.get("msg") or "no answer").strip()
@@ -78,4 +88,5 @@ def judge_all(hosts: list[str], hostvars: Any, bounds: Variables) -> list[str]:
             probes[host] = probe
             probe = probe | {"answered": float(hostvars[host].get("validate_answered") or 0)}
         wrong += judge(host, facts, probe, bounds)
+        wrong += changed(host, probe, hostvars[host])
     return wrong + twins(probes)
