@@ -62,6 +62,7 @@ def given(folder: Path, extra: dict[str, Any] | None = None) -> validation.Input
         groups=groups,
         raw={host: hostvars.raw_get(host) for host in groups["all"]},
         templar=lambda context: templar.copy_with_new_env(available_variables=context).template,
+        extra=frozenset(extra or {}),
         hostvars=hostvars,
     )
 
@@ -155,6 +156,15 @@ def test_what_an_inventory_says_anywhere_wins(where: str, tmp_path: Path) -> Non
     found = given(folder)
     assert found.raw["worker-1"]["cluster_pod_cidr"] == "10.200.0.0/16"
     assert validation.judge(found) == []
+
+
+def test_what_a_playbook_sets_is_for_the_command_line_only(tmp_path: Path) -> None:
+    addresses = {"monitoring_public_addresses": ["10.77.0.40"]}
+    assert validation.judge(given(inventory(tmp_path / "vars", {"vars": addresses}))) == [
+        "monitoring_public_addresses: playbooks/platform.yml sets it by itself, and what an inventory says "
+        "has no effect; delete it there"
+    ]
+    assert validation.judge(given(inventory(tmp_path / "extra", {}), addresses)) == []
 
 
 @pytest.mark.parametrize("playbook", ["cluster.yml", "validate.yml"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from ansible import constants
 from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
 
 from quote_platform import validation
 from quote_platform.validation import command, hosts
@@ -41,6 +42,7 @@ class ActionModule(ActionBase):
             groups=groups,
             raw={host: hostvars.raw_get(host) for host in groups["all"]},
             templar=lambda known: self._templar.copy_with_new_env(available_variables=known).template,
+            extra=frozenset(load_extra_vars(self._loader)),
             hostvars=hostvars,
         )
         only_command = self._task.args.get("only_command", False)

@@ -34,6 +34,8 @@ class Input:
     raw: dict[str, Variables]
     # Returns what resolves the templates in a value by these variables.
     templar: Callable[[Variables], Callable[[Any], Any]]
+    # Names of what was given with -e, which wins over all else.
+    extra: frozenset[str]
     # What templates may ask for beside the host's own variables.
     hostvars: Any = None
 
@@ -56,7 +58,13 @@ def judge(given: Input) -> list[str]:
     resolved = {host: _Values(given, host, known, defaults) for host in machines}
     addresses = {host: values.given.get("ansible_host") for host, values in resolved.items()}
     wrong += hosts.addresses(addresses)
-    wrong += specs.misspelt({name for host in machines for name in given.raw[host]}, known)
+    names = {name for host in machines for name in given.raw[host]}
+    wrong += specs.misspelt(names, known)
+    wrong += [
+        f"{name}: {playbook} sets it by itself, and what an inventory says has no effect; delete it there"
+        for name, playbook in specs.by_playbooks(given.project).items()
+        if name in names - given.extra and any(name in options for options in known.values())
+    ]
     nodes = len(given.groups.get("workers", [])) + (len(masters) if schedulable else 0)
     for host, values in resolved.items():
         wrong += values.wrong

@@ -85,6 +85,21 @@ def defaults(roles: Path) -> Variables:
     return found
 
 
+@functools.cache
+def by_playbooks(project: Path) -> dict[str, str]:
+    """Return the variables that site.yml's playbooks set, which no inventory can; each with its playbook."""
+    found: dict[str, str] = {}
+    for step in yaml.safe_load((project / "site.yml").read_text()):
+        playbook = step["ansible.builtin.import_playbook"]
+        waiting: list[Any] = [yaml.safe_load((project / playbook).read_text())]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, dict):
+                found |= dict.fromkeys(part.get("vars") or {}, playbook)
+            waiting += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
+    return found
+
+
 def misspelt(names: set[str], specs: dict[str, Options]) -> list[str]:
     """Return what is wrong with names that no spec knows."""
     known = {name for options in specs.values() for name in options}
