@@ -19,7 +19,7 @@ from ansible.vars.manager import VariableManager
 from role_modules import load
 
 from quote_platform import validation
-from quote_platform.validation import command, nodes, specs
+from quote_platform.validation import call, nodes, specs
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests/fixtures/invalid.yml").read_text())
@@ -81,7 +81,7 @@ def play(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     output = done.stdout + done.stderr
     assert done.returncode == 0 if status == 0 else done.returncode != 0, output
@@ -104,6 +104,14 @@ def test_there_are_enough_cases() -> None:
 
 def test_right_input_passes(tmp_path: Path) -> None:
     assert validation.judge(given(inventory(tmp_path / "right", {}))) == []
+
+
+def test_groups_of_ones_own_are_allowed_by_name(tmp_path: Path) -> None:
+    folder = inventory(tmp_path / "own", {"vars": {"validate_own_groups": ["rack_*"]}})
+    tree = yaml.safe_load((folder / "hosts.yml").read_text())
+    tree["all"]["children"]["rack_1"] = {"hosts": {"worker-1": {}, "router-1": {}}}
+    (folder / "hosts.yml").write_text(yaml.safe_dump(tree))
+    assert validation.judge(given(folder)) == []
 
 
 def test_the_example_passes_with_its_placeholders_replaced(tmp_path: Path) -> None:
@@ -136,8 +144,9 @@ def test_an_inventory_that_cannot_be_read_ends_the_run(tmp_path: Path) -> None:
     assert "Host pattern 1 must be a string" in play(tmp_path / "hosts.yml")
 
 
-def test_an_inventory_without_hosts_ends_the_run(tmp_path: Path) -> None:
-    output = play(inventory(tmp_path / "empty", {"inventory": {"all": {}}}))
+@pytest.mark.parametrize("playbook", ["validate.yml", "backup.yml"])
+def test_an_inventory_without_hosts_ends_the_run(playbook: str, tmp_path: Path) -> None:
+    output = play(inventory(tmp_path / "empty", {"inventory": {"all": {}}}), playbook=playbook)
     assert "the inventory has no hosts" in output
 
 
@@ -184,7 +193,7 @@ def test_a_run_without_the_projects_configuration_is_refused() -> None:
         constants.config.get_configuration_definition("VARIABLE_PRECEDENCE"),
     )
     for order, wrong in ((ours, 0), (ansibles["default"], 1)):
-        said = command.judge(command.Command(ROOT, order, ["all"], limit="", left_out=[], connection={}))
+        said = call.judge(call.Call(ROOT, order, ["all"], limit="", left_out=[], connection={}))
         assert len(said) == wrong
         assert all(f"run in {ROOT}, or set ANSIBLE_CONFIG={ROOT}/ansible.cfg" in line for line in said)
 

@@ -10,7 +10,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
 from quote_platform import validation
-from quote_platform.validation import command, hosts
+from quote_platform.validation import call, hosts
 
 
 class ActionModule(ActionBase):
@@ -22,32 +22,43 @@ class ActionModule(ActionBase):
         """Judge and, if anything is wrong, fail with all of it."""
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
-        hostvars, groups = variables["hostvars"], variables["groups"]
         project = Path(variables["role_path"]).resolve().parents[1]
+        wrong = self._call(project, variables)
+        if not wrong and not self._task.args.get("only_call"):
+            wrong = self._input(project, variables)
+        if wrong:
+            text = [f"{len(wrong)} mistake{'s' * (len(wrong) > 1)}; nothing was touched.", *wrong]
+            result |= {"failed": True, "msg": "\n".join(text)}
+        return result
+
+    def _call(self, project: Path, variables: dict[str, Any]) -> list[str]:
         wanted = {
             "ansible_python_interpreter": variables["ansible_playbook_python"],
             "ansible_connection": "local",
             "ansible_become": False,
         }
-        called = command.Command(
-            project=project,
-            precedence=constants.VARIABLE_PRECEDENCE,
-            tags=variables["ansible_run_tags"],
-            limit=variables.get("ansible_limit") or "",
-            left_out=sorted(set(hosts.machines(groups)) - set(variables["ansible_play_hosts_all"])),
-            connection={name: (self._templar.template(variables[name]), wanted[name]) for name in wanted},
+        reached = set(variables["ansible_play_hosts_all"])
+        return call.judge(
+            call.Call(
+                project=project,
+                precedence=constants.VARIABLE_PRECEDENCE,
+                tags=variables["ansible_run_tags"],
+                limit=variables.get("ansible_limit") or "",
+                left_out=[host for host in hosts.machines(variables["groups"]) if host not in reached],
+                connection={name: (self._templar.template(variables[name]), wanted[name]) for name in wanted},
+                empty=not variables["groups"]["all"],
+            )
         )
-        given = validation.Input(
-            project=project,
-            groups=groups,
-            raw={host: hostvars.raw_get(host) for host in groups["all"]},
-            templar=lambda known: self._templar.copy_with_new_env(available_variables=known).template,
-            extra=frozenset(load_extra_vars(self._loader)),
-            hostvars=hostvars,
+
+    def _input(self, project: Path, variables: dict[str, Any]) -> list[str]:
+        hostvars, groups = variables["hostvars"], variables["groups"]
+        return validation.judge(
+            validation.Input(
+                project=project,
+                groups=groups,
+                raw={host: hostvars.raw_get(host) for host in groups["all"]},
+                templar=lambda known: self._templar.copy_with_new_env(available_variables=known).template,
+                extra=frozenset(load_extra_vars(self._loader)),
+                hostvars=hostvars,
+            )
         )
-        only_command = self._task.args.get("only_command", False)
-        wrong = command.judge(called) or ([] if only_command else validation.judge(given))
-        if wrong:
-            text = [f"{len(wrong)} mistake{'s' * (len(wrong) > 1)}; nothing was touched.", *wrong]
-            result |= {"failed": True, "msg": "\n".join(text)}
-        return result

@@ -42,20 +42,18 @@ class Input:
 
 def judge(given: Input) -> list[str]:
     """Return every mistake, as a line that names what is allowed."""
-    if not given.groups.get("all"):
-        return ["the inventory has no hosts; inventories/production is an example"]
     known = specs.load(given.project / "roles")
     defaults = specs.defaults(given.project / "roles")
     machines = hosts.machines(given.groups)
-    first = given.raw[machines[0]] if machines else {}
-    wrong = hosts.groups(given.groups, first.get("validate_own_groups") or [])
-    schedulable = first.get("control_plane_schedulable") is True
+    resolved = {host: _Values(given, host, known, defaults) for host in machines}
+    first = resolved[machines[0]].given if machines else {}
+    schedulable = first.get("control_plane_schedulable", False)
+    wrong = hosts.groups(given.groups, first.get("validate_own_groups", []))
     wrong += hosts.shape(given.groups, schedulable)
     masters = given.groups.get("control_plane", [])
     if not masters:
         return wrong  # without it most values have no meaning
 
-    resolved = {host: _Values(given, host, known, defaults) for host in machines}
     addresses = {host: values.given.get("ansible_host") for host, values in resolved.items()}
     wrong += hosts.addresses(addresses)
     names = {name for host in machines for name in given.raw[host]}
@@ -73,6 +71,7 @@ def judge(given: Input) -> list[str]:
             continue
         all_values = values.with_defaults()
         wrong += choices.versions(values.given)
+        wrong += hosts.node_ips(values.given)
         wrong += hosts.endpoint(values.given, masters, addresses)
         wrong += choices.urls(all_values)
         wrong += choices.names(all_values)

@@ -92,6 +92,8 @@ def urls(given: Variables) -> list[str]:
             wrong.append(
                 f"{name}: {value!r} is not a URL; allowed is http:// or https://, or empty for upstream"
             )
+        elif re.match(r"^https?://\[", str(value)):
+            wrong.append(f"{name}: {value!r} has an IPv6 address, which the platform does not support yet")
     return wrong
 
 
@@ -385,16 +387,16 @@ def delivery(given: Variables) -> list[str]:
     for address in given.get("postgres_vault_addresses") or []:
         if not is_network(str(address)):
             wrong.append(
-                f"postgres_vault_addresses: {address} is a name; allowed are IP addresses and networks, "
-                "by which a NetworkPolicy knows who comes in"
+                f"postgres_vault_addresses: {address} is not an IPv4 address or network, by which a "
+                "NetworkPolicy knows who comes in"
             )
     return wrong
 
 
 def is_network(text: str) -> bool:
-    """Tell whether a text is an IP address or a network."""
+    """Tell whether a text is an IPv4 address or a network of them."""
     try:
-        ipaddress.ip_network(text, strict=False)
+        ipaddress.IPv4Network(text, strict=False)
     except ValueError:
         return False
     return True

@@ -152,6 +152,17 @@ def addresses(known: dict[str, Any]) -> list[str]:
     return wrong
 
 
+def node_ips(given: Variables) -> list[str]:
+    """Return what is wrong with the addresses that nodes have inside the cluster, where they are chosen."""
+    wrong = []
+    for name in ("control_plane_node_ip", "worker_node_ip"):
+        address = str(given.get(name, ""))
+        reason = not_reachable(address) or ("" if is_address(address) else "is not an IP address")
+        if name in given and reason:
+            wrong.append(f"{name}: {address} {reason}; allowed is an IPv4 address")
+    return wrong
+
+
 def networks(given: Variables, known: dict[str, Any]) -> list[str]:
     """Return what is wrong with the networks."""
     wrong, found = [], _networks(given)

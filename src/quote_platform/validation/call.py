@@ -11,7 +11,7 @@ TAGS = ("static", "all", "always", "tagged", "untagged")
 
 
 @dataclass(frozen=True)
-class Command:
+class Call:
     """What was said on the command line and is in effect."""
 
     project: Path
@@ -23,9 +23,11 @@ class Command:
     left_out: list[str]
     # Values that a play on the controller has, and those that it wants.
     connection: dict[str, tuple[Any, Any]]
+    # Whether the inventory has no hosts.
+    empty: bool = False
 
 
-def judge(called: Command) -> list[str]:
+def judge(called: Call) -> list[str]:
     """Return what is wrong with a call."""
     wrong = []
     order = called.precedence
@@ -34,6 +36,8 @@ def judge(called: Command) -> list[str]:
             f"ansible.cfg: the project's own is not in effect; run in {called.project}, "
             f"or set ANSIBLE_CONFIG={called.project}/ansible.cfg"
         )
+    if called.empty:
+        wrong.append("the inventory has no hosts; inventories/production is an example")
     if called.limit and called.left_out:
         wrong.append(
             f"--limit {called.limit}: leaves out {', '.join(called.left_out)}; machines need what others "
