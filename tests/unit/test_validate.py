@@ -134,6 +134,11 @@ def test_the_playbook_refuses_with_all_mistakes_at_once(tmp_path: Path) -> None:
     assert "3 mistakes; nothing was touched" in output
 
 
+def test_each_playbook_refuses_text_for_a_number(tmp_path: Path) -> None:
+    output = play(inventory(tmp_path / "right", {}), "-e", "quote_app_replicas=2", playbook="app.yml")
+    assert "quote_app_replicas: '2' is text; allowed is a whole number" in output
+
+
 def test_the_playbook_passes_right_input(tmp_path: Path) -> None:
     play(inventory(tmp_path / "right", {}), "--tags", "static", status=0)
 

@@ -24,7 +24,7 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         project = Path(variables["role_path"]).resolve().parents[1]
         wrong = self._call(project, variables)
-        if not wrong and not self._task.args.get("only_call"):
+        if not wrong and not self._task.args.get("judged"):
             wrong = self._input(project, variables)
         if wrong:
             text = [f"{len(wrong)} mistake{'s' * (len(wrong) > 1)}; nothing was touched.", *wrong]
@@ -60,5 +60,6 @@ class ActionModule(ActionBase):
                 templar=lambda known: self._templar.copy_with_new_env(available_variables=known).template,
                 extra=frozenset(load_extra_vars(self._loader)),
                 hostvars=hostvars,
-            )
+            ),
+            together=self._task.args.get("together", True),
         )

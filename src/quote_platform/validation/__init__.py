@@ -40,12 +40,14 @@ class Input:
     hostvars: Any = None
 
 
-def judge(given: Input) -> list[str]:
-    """Return every mistake, as a line that names what is allowed."""
+def judge(given: Input, together: bool = True) -> list[str]:
+    """Return every mistake, as a line that names what is allowed; on request of each value alone."""
     known = specs.load(given.project / "roles")
     defaults = specs.defaults(given.project / "roles")
     machines = hosts.machines(given.groups)
     resolved = {host: _Values(given, host, known, defaults) for host in machines}
+    if not together:
+        return list(dict.fromkeys(line for values in resolved.values() for line in values.wrong))
     first = resolved[machines[0]].given if machines else {}
     schedulable = first.get("control_plane_schedulable", False)
     wrong = hosts.groups(given.groups, first.get("validate_own_groups", []))
