@@ -187,9 +187,10 @@ def test_a_limit_that_leaves_machines_out_is_refused(playbook: str, tmp_path: Pa
     assert "--limit worker-2: leaves out master-1, worker-1, worker-3;" in output
 
 
-def test_a_tag_that_matches_nothing_is_refused(tmp_path: Path) -> None:
-    output = play(inventory(tmp_path / "right", {}), "--tags", "postgres", playbook="cluster.yml")
-    assert "--tags postgres: nothing has this tag; allowed is static" in output
+@pytest.mark.parametrize(("playbook", "tag"), [("validate.yml", "postgres"), ("cluster.yml", "static")])
+def test_a_tag_that_matches_nothing_is_refused(playbook: str, tag: str, tmp_path: Path) -> None:
+    output = play(inventory(tmp_path / "right", {}), "--tags", tag, playbook=playbook)
+    assert f"--tags {tag}: nothing has this tag; allowed is static, for playbooks/validate.yml" in output
 
 
 def test_a_run_without_the_projects_configuration_is_refused() -> None:

@@ -46,6 +46,7 @@ class ActionModule(ActionBase):
                 limit=variables.get("ansible_limit") or "",
                 left_out=[host for host in hosts.machines(variables["groups"]) if host not in reached],
                 connection={name: (self._templar.template(variables[name]), wanted[name]) for name in wanted},
+                validates=self._task.args.get("together", True),
                 empty=not variables["groups"]["all"],
             )
         )

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Tags that some task has, and those that Ansible knows.
-TAGS = ("static", "all", "always", "tagged", "untagged")
+# Tags that Ansible knows by itself.
+TAGS = ("all", "always", "tagged", "untagged")
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,14 @@ class Call:
     connection: dict[str, tuple[Any, Any]]
     # Whether the inventory has no hosts.
     empty: bool = False
+    # Whether it is playbooks/validate.yml, the only one that has a tag.
+    validates: bool = False
 
 
 def judge(called: Call) -> list[str]:
     """Return what is wrong with a call."""
     wrong = []
-    order = called.precedence
-    if order.index("all_plugins_play") > order.index("all_inventory"):
+    if called.precedence[:2] != ["all_plugins_play", "groups_plugins_play"]:
         wrong.append(
             f"ansible.cfg: the project's own is not in effect; run in {called.project}, "
             f"or set ANSIBLE_CONFIG={called.project}/ansible.cfg"
@@ -44,9 +45,9 @@ def judge(called: Call) -> list[str]:
             "say, and one that is as it should be is not changed: run without --limit"
         )
     wrong += [
-        f"--tags {tag}: nothing has this tag; allowed is static, which only judges the input, or no --tags"
+        f"--tags {tag}: nothing has this tag; allowed is static, for playbooks/validate.yml, or no --tags"
         for tag in called.tags
-        if tag not in TAGS
+        if tag not in TAGS and not (called.validates and tag == "static")
     ]
     wrong += [
         f"{name}: given with -e, it holds for the controller too, which needs {wanted}; "
