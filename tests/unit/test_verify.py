@@ -86,7 +86,7 @@ def told(*words: str) -> dict[str, set[str]]:
     )
     # Times of tasks stand before it and after it.
     output, _ = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{") :])
-    (result,) = output["plays"][0]["tasks"][0]["hosts"].values()
+    (result,) = output["plays"][-1]["tasks"][0]["hosts"].values()
     found: dict[str, set[str]] = {}
     command = result["cmd"]
     for word, following in zip(command, [*command[1:], "--"], strict=True):

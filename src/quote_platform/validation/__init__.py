@@ -17,6 +17,8 @@ Variables = dict[str, Any]
 
 # Roles that are handed all they need by others.
 INTERNAL = ("component", "node_files")
+# Meant for -e NAME=true; their playbooks convert the text.
+CONVERTED = {"verify_intrusive"}
 # Of a host that is reached, besides ansible_host.
 CONNECTION = re.compile(r"ansible_(host|port|user|password|connection|python_interpreter|(ssh|become)_\w+)")
 # Why a value cannot be resolved: it cannot be decrypted, or needs what only the node itself knows.
@@ -156,7 +158,7 @@ class _Values:
                 self.wrong.append(f"{name}: {cause(reason)}")
                 self._refused.add(name)
             return
-        wrong = specs.judge(name, option, value) if option else []
+        wrong = specs.judge(name, option, value) if option and name not in CONVERTED else []
         self.wrong += wrong
         if wrong:
             self._refused.add(name)

@@ -108,7 +108,8 @@ def names(given: Variables) -> list[str]:
         wrong.append(
             f"cluster_dns_domain: {given.get('cluster_dns_domain')!r} is not a DNS name like cluster.local"
         )
-    for name in ("postgres_database", "postgres_owner"):
+    sql = ("application_database", "application_database_owner", "postgres_database", "postgres_owner")
+    for name in sql:
         value = str(given.get(name))
         if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", value) or value.startswith("pg_") or value in SQL_WORDS:
             wrong.append(

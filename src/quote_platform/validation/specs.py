@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
 
 Variables = dict[str, Any]
 Options = dict[str, Variables]
@@ -81,7 +82,7 @@ def defaults(roles: Path) -> Variables:
     """Return the defaults of all roles, as they are written."""
     found: Variables = {}
     for file in sorted(roles.glob("*/defaults/main.yml")):
-        found |= yaml.safe_load(file.read_text()) or {}
+        found |= DataLoader().load_from_file(str(file), trusted_as_template=True) or {}
     return found
 
 
