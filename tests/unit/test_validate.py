@@ -180,7 +180,7 @@ def test_what_a_playbook_sets_is_for_the_command_line_only(tmp_path: Path) -> No
     assert validation.judge(given(inventory(tmp_path / "extra", {}), addresses)) == []
 
 
-@pytest.mark.parametrize("playbook", ["cluster.yml", "validate.yml"])
+@pytest.mark.parametrize("playbook", ["platform.yml", "validate.yml"])
 def test_a_limit_that_leaves_machines_out_is_refused(playbook: str, tmp_path: Path) -> None:
     output = play(inventory(tmp_path / "right", {}), "--limit", "worker-2", playbook=playbook)
     assert "--limit worker-2: leaves out master-1, worker-1, worker-3;" in output

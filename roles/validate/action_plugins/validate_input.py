@@ -43,7 +43,7 @@ class ActionModule(ActionBase):
                 project=project,
                 precedence=constants.VARIABLE_PRECEDENCE,
                 tags=variables["ansible_run_tags"],
-                limit=variables.get("ansible_limit") or "",
+                limit="" if self._task.args.get("limit_allowed") else variables.get("ansible_limit") or "",
                 left_out=[host for host in hosts.machines(variables["groups"]) if host not in reached],
                 connection={name: (self._templar.template(variables[name]), wanted[name]) for name in wanted},
                 validates=self._task.args.get("together", True),
