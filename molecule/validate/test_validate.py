@@ -25,6 +25,7 @@ def test_the_live_nodes_pass_and_nothing_is_changed(inventory):
     [
         ("cluster_pod_cidr", "10.96.0.0/12", "overlaps cluster_service_cidr"),
         ("manifest_base_url", "mirror.example.com", "is not a URL"),
+        ("backups_enabled", "false", "is text; allowed is true or false"),
     ],
 )
 def test_wrong_input_is_refused(inventory, name, value, message):

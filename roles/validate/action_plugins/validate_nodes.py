@@ -1,4 +1,4 @@
-"""Judge what the nodes have said of themselves: every node and every fault in one go."""
+"""Ansible's door to quote_platform.validation.nodes: judges what all nodes have said."""
 
 from __future__ import annotations
 
@@ -6,91 +6,20 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-Variables = dict[str, Any]
-
-
-def judge(host: str, facts: Variables, probe: Variables, bounds: Variables) -> list[str]:
-    """Return what is wrong with one node."""
-    if facts.get("unreachable"):
-        return [f"{host}: cannot be reached over SSH: {first_line(facts)}; try `ssh {host}`, then run again"]
-    if facts.get("failed"):
-        text = first_line(facts)
-        hint = "install python3 on it" if "python" in text.lower() else "see the line above"
-        return [f"{host}: cannot be asked: {text}; {hint}, then run again"]
-    known = facts["ansible_facts"]
-    wrong = []
-    name, version = known["ansible_distribution"], known["ansible_distribution_version"]
-    # Debian's versions have a third place, Ubuntu's do not.
-    if not any(version == one or version.startswith(f"{one}.") for one in bounds["supported"].get(name, [])):
-        allowed = ", ".join(f"{n} {v}" for n, all_of in bounds["supported"].items() for v in all_of)
-        wrong.append(f"{host}: {name} {version} is not supported; allowed are {allowed}")
-    if known["ansible_architecture"] not in bounds["architectures"]:
-        wrong.append(
-            f"{host}: {known['ansible_architecture']}; allowed are {', '.join(bounds['architectures'])}"
-        )
-    for what, found, least in (
-        ("CPUs", int(known["ansible_processor_vcpus"]), bounds["min_cpus"]),
-        ("MB of memory", int(known["ansible_memtotal_mb"]), bounds["min_memory_mb"]),
-        ("GB of free disk below /var", int(probe["disk_gb"]), bounds["min_disk_gb"]),
-    ):
-        if found < least:
-            wrong.append(f"{host}: {found} {what}; at least {least} are needed")
-    # In between lie the asking and the answer, and on a busy machine seconds.
-    skew = max(probe["asked"] - probe["time"], probe["time"] - probe["answered"])
-    if skew > bounds["max_clock_skew"]:
-        allowed = bounds["max_clock_skew"]
-        wrong.append(f"{host}: its clock is {skew:.0f} s off, allowed are {allowed}: start its time service")
-    wrong += [
-        f"{host}: {url} cannot be reached from it; check the network, or the base URL"
-        for url in probe["away"]
-    ]
-    return wrong
-
-
-def first_line(facts: Variables) -> str:
-    """Return the cause in a few words."""
-    text = str(facts.get("module_stderr") or facts.get("msg") or "no answer").strip()
-    return text.splitlines()[0][:200] if text else "no answer"
-
-
-def twins(probes: dict[str, Variables]) -> list[str]:
-    """Return which nodes are copies that were never given an identity of their own."""
-    seen: dict[str, str] = {}
-    wrong = []
-    for host, probe in probes.items():
-        identity = probe.get("machine_id")
-        if identity and identity in seen:
-            wrong.append(
-                f"{host}: has the machine-id of {seen[identity]}; run systemd-machine-id-setup on it"
-            )
-        elif identity:
-            seen[identity] = host
-    return wrong
+from quote_platform.validation import nodes
 
 
 class ActionModule(ActionBase):
-    """Runs on the controller, contacts no host."""
+    """Runs on the controller."""
 
     TRANSFERS_FILES = False
 
-    def run(self, tmp: str | None = None, task_vars: Variables | None = None) -> Variables:
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Judge all nodes and, if anything is wrong, fail with all of it."""
         result = super().run(tmp, task_vars)
-        hostvars = (task_vars or {})["hostvars"]
-        probes, wrong = {}, []
-        for host in self._task.args["hosts"]:
-            facts = hostvars[host].get("validate_facts") or {"unreachable": True}
-            probe = hostvars[host].get("validate_probe") or {}
-            if not facts.get("failed") and not facts.get("unreachable") and "time" not in probe:
-                facts = {"failed": True, "msg": probe.get("msg") or "it gave no answer"}
-            else:
-                probes[host] = probe
-                probe = probe | {"answered": float(hostvars[host].get("validate_answered") or 0)}
-            wrong += judge(host, facts, probe, self._task.args["bounds"])
-        wrong += twins(probes)
+        arguments = self._task.args
+        wrong = nodes.judge_all(arguments["hosts"], (task_vars or {})["hostvars"], arguments["bounds"])
         if wrong:
-            result |= {
-                "failed": True,
-                "msg": "\n".join([f"{len(wrong)} faults; nothing was changed.", *wrong]),
-            }
+            text = [f"{len(wrong)} fault{'s' * (len(wrong) > 1)}; nothing was changed.", *wrong]
+            result |= {"failed": True, "msg": "\n".join(text)}
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -13,13 +14,32 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
 module: probe_node
-short_description: Read a node's clock, identity and free disk, and which addresses it reaches
+short_description: Read a node's clock, identity, free disk, cluster, and which addresses it reaches
 options:
   urls: {type: list, elements: str, description: Addresses that the node must reach; any HTTP answer counts.}
   timeout: {type: int, description: Seconds for each of them.}
   asked: {type: float, description: The controller's clock when it asks; returned as it is.}
 author: [Quote Platform]
 """
+
+
+CONTROLLER_MANAGER = "etc/kubernetes/manifests/kube-controller-manager.yaml"
+# What cannot change of a cluster that stands: where a node has it written.
+LASTING = {
+    "cluster_pod_cidr": (CONTROLLER_MANAGER, r"--cluster-cidr=(\S+)"),
+    "cluster_service_cidr": (CONTROLLER_MANAGER, r"--service-cluster-ip-range=(\S+)"),
+    "cluster_dns_domain": ("var/lib/kubelet/config.yaml", r"(?m)^clusterDomain: (\S+)"),
+}
+
+
+def lasting(root: Path) -> dict[str, str]:
+    """Return what a node knows of it; nothing, if it is in no cluster."""
+    found = {}
+    for name, (file, pattern) in LASTING.items():
+        match = re.search(pattern, (root / file).read_text()) if (root / file).is_file() else None
+        if match:
+            found[name] = match[1].strip("'\"")
+    return found
 
 
 def reaches(url: str, timeout: int) -> bool:
@@ -53,6 +73,7 @@ def main() -> None:
         time=time.time(),
         asked=module.params["asked"],
         machine_id=identity.read_text().strip() if identity.is_file() else "",
+        lasting=lasting(Path("/")),
         disk_gb=disk.f_bavail * disk.f_frsize // 10**9,
         away=[url for url, answer in zip(urls, answers, strict=True) if not answer],
     )
