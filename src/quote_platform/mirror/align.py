@@ -36,13 +36,18 @@ def newest(recipes: Iterable[str]) -> dict[str, str]:
 
 
 def used(recipe: str) -> dict[str, str]:
-    """Return the version of each module with which a recipe is built, where no other module replaces it."""
-    found = cat.modules(recipe)
-    for name, target, version in REPLACED.findall(go_mod(recipe).read_text()):
-        found.pop(name, None)
-        if name == target:
-            found[name] = version
-    return found
+    """Return the version of each module with which a recipe is built."""
+    return {
+        name: version
+        for name, version in (cat.modules(recipe) | pinned(recipe)).items()
+        if version  # not one of another name, or of this checkout
+    }
+
+
+def pinned(recipe: str) -> dict[str, str]:
+    """Return the modules that a recipe replaces: with another version, or with another module (empty)."""
+    found = REPLACED.findall(go_mod(recipe).read_text())
+    return {name: version if name == target else "" for name, target, version in found}
 
 
 def go_mod(recipe: str) -> Path:
@@ -59,7 +64,7 @@ def differing(recipes: Iterable[str]) -> dict[str, dict[str, str]]:
         behind = {
             name: wanted[name]
             for name, version in used(recipe).items()
-            if name in wanted and version != wanted[name]
+            if name in wanted and version != wanted[name] and name not in pinned(recipe)
         }
         if behind:
             found[recipe] = behind
@@ -67,8 +72,10 @@ def differing(recipes: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def align(source: Source, say: Callable[[str], None]) -> None:
-    """Raise what is behind, and let Go complete each list, until all agree."""
+    """Complete each recipe's list, and raise what is behind, until all agree."""
     recipes = list(source.catalogue.binaries)
+    for recipe in recipes:
+        complete(source, recipe)
     while behind := differing(recipes):
         for recipe, versions in behind.items():
             say(f"{recipe}: {len(versions)} modules")
@@ -86,18 +93,22 @@ def complete(source: Source, recipe: str) -> None:
     needed = _modules(source, recipe)
     listed = go_mod(recipe).read_text().splitlines(keepends=True)
     kept = [line for line in listed if not (found := INDIRECT.match(line)) or found[1] in needed]
+    # Go builds with what its modules ask for where nothing is listed: others would have another version.
+    missing = sorted(needed.keys() - cat.modules(recipe).keys() - pinned(recipe).keys())
+    if missing:
+        kept += ["\nrequire (\n", *(f"\t{name} {needed[name]} // indirect\n" for name in missing), ")\n"]
     if kept != listed:
         go_mod(recipe).write_text("".join(kept))
         _modules(source, recipe)
 
 
-def _modules(source: Source, recipe: str) -> set[str]:
-    """Return the modules whose packages are built; Go adds to the recipe's lists what it misses there."""
+def _modules(source: Source, recipe: str) -> dict[str, str]:
+    """Return the modules whose packages are built, with versions; Go adds to the lists what it misses."""
     entry = source.catalogue.binaries[recipe]
     environment = os.environ | source.go_environment() | {"CGO_ENABLED": str(int(entry.cgo))}
     with source.edited(recipe) as folder:
         command = [source.go(), "list", "-mod=mod", "-deps", "-tags", ",".join(entry.tags)]
-        command += ["-f", "{{with .Module}}{{.Path}}{{end}}", *entry.packages.values()]
+        command += ["-f", "{{with .Module}}{{.Path}} {{.Version}}{{end}}", *entry.packages.values()]
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
@@ -111,4 +122,5 @@ def _modules(source: Source, recipe: str) -> set[str]:
             ]
             go_mod(recipe).write_text("".join(own).rstrip("\n") + "\n")
             shutil.copyfile(folder / "go.sum", go_mod(recipe).with_name("go.sum"))
-    return set(done.stdout.split())
+    found = (line.split() for line in set(done.stdout.splitlines()))
+    return {words[0]: words[1] for words in found if len(words) == 2}  # not the recipe itself
