@@ -1,4 +1,4 @@
-// overlay/ takes the place of files of the module: those that make all its providers known.
+// overlay/ takes the place of files of the module: those that make all its providers known, and the setup of webhooks.
 module quote-platform/recipes/external-secrets
 
 go 1.26.0
