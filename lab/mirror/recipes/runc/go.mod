@@ -5,7 +5,6 @@ go 1.26.0
 require github.com/opencontainers/runc v1.4.3
 
 require (
-	cyphar.com/go-pathrs v0.2.4 // indirect
 	github.com/checkpoint-restore/go-criu/v7 v7.2.0 // indirect
 	github.com/cilium/ebpf v0.17.3 // indirect
 	github.com/containerd/console v1.0.5 // indirect
