@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / "reports"
 APP = ROOT / "apps" / "quote-app"
 LAYERS = ("lint", "unit", "molecule", "e2e")
+BESIDE = " beside "
 ON_NODES = ("molecule", "e2e")  # these need the mirror
 
 # Two lanes run side by side: roles of a node on fresh nodes, the others on one shared cluster, in an order in
@@ -347,10 +348,10 @@ def lane_of(steps: list[Step], deadline: float) -> list[Outcome]:
 
 
 def run(steps: list[Step], deadline: float) -> list[Outcome]:
-    """Run the lanes of a layer side by side."""
-    lanes: dict[str, list[Step]] = {}
+    """Run the lanes of steps side by side."""
+    lanes: dict[tuple[str, str], list[Step]] = {}
     for step in steps:
-        lanes.setdefault(step.lane, []).append(step)
+        lanes.setdefault((step.layer, step.lane), []).append(step)
     with ThreadPoolExecutor(max_workers=max(1, len(lanes))) as pool:
         return [
             outcome
@@ -365,15 +366,16 @@ def measured(outcomes: list[Outcome], layers: dict[str, tuple[float, float]]) ->
     `cpu` is what the machine's processors worked meanwhile, whoever for: nodes are no children of ours. Where
     lanes run side by side, only the layer's is known. `own` is of the step's own processes, without nodes.
     """
-    lanes: dict[str, set[str]] = {}
+    beside = {layer: name for name in layers for layer in name.split(BESIDE)}
+    lanes: dict[str, set[tuple[str, str]]] = {}
     for outcome in outcomes:
-        lanes.setdefault(outcome.step.layer, set()).add(outcome.step.lane)
+        lanes.setdefault(beside[outcome.step.layer], set()).add((outcome.step.layer, outcome.step.lane))
     steps = [
         {
             "layer": outcome.step.layer,
             "step": outcome.step.name,
             "wall": round(outcome.seconds, 1),
-            "cpu": round(outcome.machine, 1) if len(lanes[outcome.step.layer]) == 1 else None,
+            "cpu": round(outcome.machine, 1) if len(lanes[beside[outcome.step.layer]]) == 1 else None,
             "own": round(outcome.own, 1),
         }
         for outcome in outcomes
@@ -439,16 +441,19 @@ def main() -> int:
 
     outcomes: list[Outcome] = []
     took: dict[str, tuple[float, float]] = {}
-    for layer in layers:
-        say(layer)
-        steps = steps_of[layer]()
-        if options.names and layer != "mirror":
+    # Those that need no node use one processor each.
+    together = [layer for layer in layers if layer not in {"mirror", *ON_NODES}]
+    for group in [together] * bool(together) + [[layer] for layer in layers if layer not in together]:
+        name = BESIDE.join(group)
+        say(name)
+        steps = [step for layer in group for step in steps_of[layer]()]
+        if options.names and name != "mirror":
             steps = [
-                step for step in steps if step.silent or any(name in step.name for name in options.names)
+                step for step in steps if step.silent or any(word in step.name for word in options.names)
             ]
         started, before = time.monotonic(), busy()
         outcomes += run(steps, deadline)
-        took[layer] = time.monotonic() - started, busy() - before
+        took[name] = time.monotonic() - started, busy() - before
 
     found = measured(outcomes, took)
     REPORTS.mkdir(exist_ok=True)
