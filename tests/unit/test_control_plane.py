@@ -206,6 +206,8 @@ class Nodes:
             "__control_plane_primary": "m1",
             "control_plane_image_repository": "r",
             "control_plane_etcd_image_tag": "1",
+            "control_plane_coredns_image_repository": "r",
+            "control_plane_coredns_image_tag": "1",
             "control_plane_restart_timeout": 50,
             **variables,
         }
@@ -277,7 +279,7 @@ def test_a_change_reaches_one_control_plane_after_the_other(tmp_path: Path) -> N
         expected += [f"{node} crictl pull r/etcd:2", f"{node} asks etcd new"]
         etcd = (tmp_path / node / "manifests/etcd.yaml").read_text()
         assert etcd == "    image: r/etcd:2\n    args: [--initial-cluster=all of them]\n"
-    published = ["m1 kubeadm upload-config all", "m1 kubeadm addon coredns", "m1 kubeadm addon kube-proxy"]
+    published = ["m1 kubeadm upload-config all", "m1 kubectl set image", "m1 kubeadm addon kube-proxy"]
     assert nodes.log() == [*expected, *published, "m1 kubectl rollout restart", "m1 kubectl rollout status"]
     # What is as it was is restarted nowhere.
     settings: dict[str, Any] = {

@@ -70,13 +70,13 @@ def given(folder: Path, extra: dict[str, Any] | None = None) -> validation.Input
 def play(
     folder: Path | str,
     *more: str,
-    playbook: str = "validate.yml",
+    playbook: str | Path = "validate.yml",
     cwd: Path = ROOT,
     status: int | None = None,
 ) -> str:
     """Run a playbook as a user does."""
     done = subprocess.run(
-        ["ansible-playbook", "-i", folder, f"playbooks/{playbook}", *more],
+        ["ansible-playbook", "-i", folder, Path("playbooks", playbook), *more],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -141,6 +141,22 @@ def test_each_playbook_refuses_text_for_a_number(tmp_path: Path) -> None:
 
 def test_the_playbook_passes_right_input(tmp_path: Path) -> None:
     play(inventory(tmp_path / "right", {}), "--tags", "static", status=0)
+
+
+def test_hosts_share_nothing_that_one_of_them_learns(tmp_path: Path) -> None:
+    """Ansible gives one table to all hosts that a task with run_once gives their first facts to."""
+    name = {"own": "{{ inventory_hostname }}", "cacheable": True}
+    tasks = [
+        {"ansible.builtin.set_fact": name},
+        {"ansible.builtin.assert": {"that": "ansible_facts.own == inventory_hostname"}},
+    ]
+    nodes = {"hosts": "kube_nodes", "gather_facts": False, "connection": "local", "tags": ["static"]}
+    plays = [
+        {"ansible.builtin.import_playbook": str(ROOT / "playbooks/validate.yml")},
+        nodes | {"tasks": tasks},
+    ]
+    (tmp_path / "plays.yml").write_text(json.dumps(plays))
+    play(inventory(tmp_path / "right", {}), "--tags", "static", playbook=tmp_path / "plays.yml", status=0)
 
 
 def test_the_name_of_a_host_that_is_a_number_is_refused(tmp_path: Path) -> None:
