@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,63 @@ def test_there_are_enough_cases() -> None:
 
 def test_right_input_passes(tmp_path: Path) -> None:
     assert validation.judge(given(inventory(tmp_path / "right", {}))) == []
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "{{ rack_pool }}",
+        "{{ rack_middle }}",
+        "{{ lookup('vars', 'rack_' ~ 'pool') }}",
+        "{{ hostvars[inventory_hostname]['rack_pool'] }}",
+        "{{ [inventory_hostname] | map('extract', hostvars, 'rack_pool') | first }}",
+        "#jinja2:variable_start_string:'<.',variable_end_string:'.>'\n<.rack_pool.>",
+    ],
+)
+def test_what_only_one_host_says_is_judged(asked: str, tmp_path: Path) -> None:
+    # application_database is asked for by roles' defaults, which are resolved once for hosts that are alike.
+    case = {"vars": {"rack_middle": "{{ rack_pool }}", "application_database": asked}}
+    folder = inventory(tmp_path / "racks", case)
+    for host, pool in {"master-1": "a", "worker-1": "a", "worker-2": "b", "worker-3": "no-name"}.items():
+        (folder / f"host_vars/{host}.yml").parent.mkdir(exist_ok=True)
+        (folder / f"host_vars/{host}.yml").write_text(yaml.safe_dump({"rack_pool": pool}))
+    assert [line.partition(" would")[0] for line in validation.judge(given(folder))] == [
+        "application_database: 'no-name'",
+        "postgres_database: 'no-name'",
+    ]
+
+
+def test_equal_values_of_other_types_are_told_apart(tmp_path: Path) -> None:
+    folder = inventory(tmp_path / "types", {"vars": {"quote_app_replicas": 1}})
+    (folder / "host_vars").mkdir()
+    (folder / "host_vars/worker-3.yml").write_text("quote_app_replicas: true")
+    assert validation.judge(given(folder)) == [
+        "quote_app_replicas: True is true or false; allowed is a whole number"
+    ]
+
+
+def test_more_hosts_need_no_more_templates(tmp_path: Path) -> None:
+    resolved = []
+    for number in (3, 40):
+        workers = {f"worker-{one}": f"10.77.1.{one}" for one in range(number)}
+        found = given(inventory(tmp_path / str(number), {"hosts": HOSTS | {"workers": workers}}))
+        values: list[str] = []
+
+        def templar(
+            context: dict[str, Any], found: validation.Input = found, values: list[str] = values
+        ) -> Callable[[Any], Any]:
+            template = found.templar(context)
+
+            def resolve(value: Any) -> Any:
+                values.append(str(value))
+                return template(value)
+
+            return resolve
+
+        assert validation.judge(replace(found, templar=templar)) == []
+        # Facts are each host's own.
+        resolved.append(sorted(text for text in values if "{{" in text and "ansible_facts" not in text))
+    assert resolved[0] == resolved[1]
 
 
 def test_groups_of_ones_own_are_allowed_by_name(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,13 @@ CONNECTION = re.compile(r"ansible_(host|port|user|password|connection|python_int
 # Why a value cannot be resolved: it cannot be decrypted, or needs what only the node itself knows.
 ENCRYPTED = re.compile(r"decrypt", re.IGNORECASE)
 OF_A_NODE = re.compile(r"ansible_facts|'ansible_\w+' is undefined")
+# Words by which a template may name a variable: after a dot it is an attribute, after a quote text.
+WORDS = re.compile(r"(?<![.\w'\"])[^\W\d]\w*")
+# How a template may reach variables that it does not name: other lookups have options that variables set.
+UNNAMED = re.compile(
+    r"^#jinja2:|\b(include|import|extends)\b"
+    r"|\b(lookup|query|q)\b(?!\(\s*['\"](ansible\.builtin\.)?(file|env|password)['\"])"
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ def judge(given: Input, together: bool = True) -> list[str]:
     known = specs.load(given.project / "roles")
     defaults = specs.defaults(given.project / "roles")
     machines = hosts.machines(given.groups)
-    resolved = {host: _Values(given, host, known, defaults) for host in machines}
+    shared = _Shared()
+    resolved = {host: _Values(given, host, known, defaults, shared) for host in machines}
     if not together:
         return list(dict.fromkeys(line for values in resolved.values() for line in values.wrong))
     first = resolved[machines[0]].given if machines else {}
@@ -73,22 +81,21 @@ def judge(given: Input, together: bool = True) -> list[str]:
         wrong += choices.placeholders(values.given)
         if host in given.groups.get("object_store", []) + given.groups.get("vault", []):
             continue
-        all_values = values.with_defaults()
         wrong += choices.versions(values.given)
         wrong += hosts.node_ips(values.given)
         wrong += hosts.endpoint(values.given, masters, addresses)
-        wrong += choices.urls(all_values)
-        wrong += choices.names(all_values)
-        wrong += choices.schedules(all_values)
-        wrong += choices.parameters(all_values)
-        wrong += choices.scale(all_values, nodes)
-        wrong += choices.accounts(all_values)
-        wrong += choices.issuers(all_values)
-        wrong += choices.receivers(all_values)
-        wrong += choices.vault(all_values, given.groups.get("vault", []))
-        wrong += choices.delivery(all_values)
-        wrong += choices.logs(all_values)
-        wrong += choices.metrics(all_values)
+        wrong += choices.urls(values)
+        wrong += choices.names(values)
+        wrong += choices.schedules(values)
+        wrong += choices.parameters(values)
+        wrong += choices.scale(values, nodes)
+        wrong += choices.accounts(values)
+        wrong += choices.issuers(values)
+        wrong += choices.receivers(values)
+        wrong += choices.vault(values, given.groups.get("vault", []))
+        wrong += choices.delivery(values)
+        wrong += choices.logs(values)
+        wrong += choices.metrics(values)
         wrong += hosts.networks(values.given, addresses)
         wrong += stranger(values.given)
     return list(dict.fromkeys(wrong))
@@ -113,16 +120,62 @@ def stranger(given: Variables) -> list[str]:
     ]
 
 
-class _Values:
-    """The values of a host's variables that can be known now, and what is wrong with each of them alone."""
+class _Shared:
+    """What values come to: once for all hosts on which they and all that they name are the same objects."""
 
-    def __init__(self, given: Input, host: str, known: dict[str, specs.Options], defaults: Variables) -> None:
+    def __init__(self) -> None:
+        self._found: dict[frozenset[tuple[str, int]], Any] = {}
+        self._named: dict[int, set[str]] = {}
+
+    def resolve(self, value: Any, context: Variables, template: Callable[[Any], Any]) -> Any:
+        """Return a value with its templates resolved, or raise why they cannot be."""
+        key = self._made_of(value, context)
+        if key not in self._found:
+            try:
+                self._found[key] = plain(template(value))
+            except AnsibleError as error:
+                self._found[key] = error
+        found = self._found[key]
+        if isinstance(found, AnsibleError):
+            raise found
+        return found
+
+    def _made_of(self, value: Any, context: Variables) -> frozenset[tuple[str, int]]:
+        found, waiting = {"": id(value)}, [value]
+        while waiting:
+            for name in self._names(waiting.pop()) & context.keys() - found.keys():
+                found[name] = id(context[name])
+                waiting.append(context[name])
+        return frozenset(found.items())
+
+    def _names(self, value: Any) -> set[str]:
+        if id(value) not in self._named:
+            names: set[str] = set()
+            if isinstance(value, str):
+                names.update(WORDS.findall(value))
+                if UNNAMED.search(value):
+                    names.add("inventory_hostname")  # no two hosts have the same
+            elif isinstance(value, (dict, list, tuple)):
+                names.update(*map(self._names, value.values() if isinstance(value, dict) else value))
+            self._named[id(value)] = names
+        return self._named[id(value)]
+
+
+class _Values(Mapping[str, Any]):
+    """The values of a host's variables that can be known now, and what is wrong with each of them alone.
+
+    What the roles choose for the rest is resolved when it is asked for.
+    """
+
+    def __init__(
+        self, given: Input, host: str, known: dict[str, specs.Options], defaults: Variables, shared: _Shared
+    ) -> None:
         raw = given.raw[host]
         self.wrong: list[str] = []
         self._refused: set[str] = set()
         self.given: Variables = {}
         context = {"hostvars": given.hostvars, "groups": given.groups, "inventory_hostname": host}
-        self._defaults, self._context = defaults, defaults | raw | context
+        self._defaults, self._context, self._shared = defaults, defaults | raw | context, shared
         self._template = given.templar(self._context)
         options = {name: option for role in known.values() for name, option in role.items()}
         for name in sorted(map(str, raw)):
@@ -135,18 +188,22 @@ class _Values:
             if role not in {unused, *INTERNAL}:
                 self.wrong += specs.missing(role, its, self.given | dict.fromkeys(self._refused, True))
 
-    def with_defaults(self) -> Variables:
-        """Return the values with what the roles choose for the rest."""
-        found = self.given.copy()
-        for name in sorted(set(self._defaults) - set(found)):
-            try:
-                found[name] = self._value(self._defaults[name])
-            except AnsibleError:
-                continue  # it needs what only a play or the node itself knows
-        return found
+    def __getitem__(self, name: str) -> Any:
+        if name in self.given:
+            return self.given[name]
+        try:
+            return self._value(self._defaults[name])
+        except AnsibleError as error:
+            raise KeyError(name) from error  # it needs what only a play or the node itself knows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.given | self._defaults)
+
+    def __len__(self) -> int:
+        return len(self.given | self._defaults)
 
     def _value(self, value: Any) -> Any:
-        return plain(self._template(value))
+        return self._shared.resolve(value, self._context, self._template)
 
     def _resolve(self, name: str, option: Variables | None) -> None:
         """Keep a value that can be resolved and is of its type, else what is wrong with it."""

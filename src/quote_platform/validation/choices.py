@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cronsim import CronSim, CronSimError
 
-Variables = dict[str, Any]
+Variables = Mapping[str, Any]
 
 # What has an account and a bucket of its own in the object store.
 PURPOSES = ("postgres", "snapshots", "velero")
