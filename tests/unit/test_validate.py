@@ -132,12 +132,16 @@ def test_what_only_one_host_says_is_judged(asked: str, tmp_path: Path) -> None:
     ]
 
 
-def test_equal_values_of_other_types_are_told_apart(tmp_path: Path) -> None:
-    folder = inventory(tmp_path / "types", {"vars": {"quote_app_replicas": 1}})
+def test_equal_values_of_other_meaning_are_told_apart(tmp_path: Path) -> None:
+    domain = {"rack_domain": "cluster.local", "cluster_dns_domain": "{{ rack_domain }}"}
+    folder = inventory(tmp_path / "equal", {"vars": {"quote_app_replicas": 1} | domain})
     (folder / "host_vars").mkdir()
-    (folder / "host_vars/worker-3.yml").write_text("quote_app_replicas: true")
+    (folder / "host_vars/worker-3.yml").write_text(
+        "quote_app_replicas: true\ncluster_dns_domain: !unsafe '{{ rack_domain }}'"
+    )
     assert validation.judge(given(folder)) == [
-        "quote_app_replicas: True is true or false; allowed is a whole number"
+        "quote_app_replicas: True is true or false; allowed is a whole number",
+        "cluster_dns_domain: '{{ rack_domain }}' is not a DNS name like cluster.local",
     ]
 
 

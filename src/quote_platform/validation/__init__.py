@@ -26,7 +26,7 @@ ENCRYPTED = re.compile(r"decrypt", re.IGNORECASE)
 OF_A_NODE = re.compile(r"ansible_facts|'ansible_\w+' is undefined")
 # Words by which a template may name a variable: after a dot it is an attribute, after a quote text.
 WORDS = re.compile(r"(?<![.\w'\"])[^\W\d]\w*")
-# How a template may reach variables that it does not name: other lookups have options that variables set.
+# By what a template may read variables that it does not name; of the lookups, only these read none.
 UNNAMED = re.compile(
     r"^#jinja2:|\b(include|import|extends)\b"
     r"|\b(lookup|query|q)\b(?!\(\s*['\"](ansible\.builtin\.)?(file|env|password)['\"])"
@@ -141,6 +141,7 @@ class _Shared:
         return found
 
     def _made_of(self, value: Any, context: Variables) -> frozenset[tuple[str, int]]:
+        # Equal is not enough: 1 equals true, and text equals text that is !unsafe. All of them outlive this.
         found, waiting = {"": id(value)}, [value]
         while waiting:
             for name in self._names(waiting.pop()) & context.keys() - found.keys():
