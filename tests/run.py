@@ -161,7 +161,7 @@ def molecule() -> list[Step]:
     for lane, scenarios in MOLECULE_LANES.items():
         for scenario in scenarios:
             command = ["molecule", "test", "-s", scenario]
-            steps.append(Step("molecule", scenario, command, 9, lane=lane, reports=True))
+            steps.append(Step("molecule", scenario, command, 12, lane=lane, reports=True))
         if lane == "cluster":
             clear = ["molecule", "cleanup", "-s", "default"]
             steps.append(Step("molecule", "clear", clear, 3, lane=lane, silent=True))
