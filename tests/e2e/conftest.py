@@ -131,14 +131,16 @@ class Lab:
             "master-1", f"kubectl --kubeconfig /etc/kubernetes/admin.conf {arguments}", check=check
         )
 
-    def verify(self, *names: str, options: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    def verify(self, *names: str) -> dict[str, dict[str, Any]]:
         """Return what some checks of the platform came to, by their names."""
-        LOGS.mkdir(parents=True, exist_ok=True)
-        report, kubeconfig = LOGS / "verify.json", str(ROOT / "secrets" / NAME / "kubeconfig")
+        report = LOGS / "verify.json"
         report.unlink(missing_ok=True)
-        words = ["quote-platform", "verify", "run", "--kubeconfig", kubeconfig, "--report", str(report)]
-        words += ["--version", "1", "--image", "none", "--address", self.workers[0], *options]
-        self.command(*words, *(word for name in names for word in ("--only", name)), check=False)
+        self.play(
+            f"verify {names[0]}",
+            "playbooks/verify.yml",
+            *("-e", f"verify_report={report}"),
+            *("-e", json.dumps({"verify_only": names})),
+        )
         return {check["name"]: check for check in json.loads(report.read_text())["checks"]}
 
     @contextmanager
