@@ -141,7 +141,8 @@ class Lab:
             *("-e", f"verify_report={report}"),
             *("-e", json.dumps({"verify_only": names})),
         )
-        return {check["name"]: check for check in json.loads(report.read_text())["checks"]}
+        checks = {check["name"]: check for check in json.loads(report.read_text())["checks"]}
+        return {name: checks[name] for name in names}
 
     @contextmanager
     def stopped(self, node: str) -> Iterator[None]:
