@@ -1,15 +1,11 @@
 """Keep the recipes at the same versions of what they share, so that Go compiles it once for all of them."""
 
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from quote_platform.mirror import catalogue as cat
-from quote_platform.mirror.source import Source
-from quote_platform.mirror.storage import MirrorError
+from quote_platform.mirror.source import Source, run
 
 INDIRECT = re.compile(r"^(?:require |\t)(\S+) v\S+ // indirect$")
 REPLACED = re.compile(r"^(?:replace |\t)(\S+)(?: v\S+)? => (\S+)(?: (v\S+))?$", re.MULTILINE)
@@ -46,13 +42,8 @@ def used(recipe: str) -> dict[str, str]:
 
 def pinned(recipe: str) -> dict[str, str]:
     """Return the modules that a recipe replaces: with another version, or with another module (empty)."""
-    found = REPLACED.findall(go_mod(recipe).read_text())
+    found = REPLACED.findall(cat.go_mod(recipe).read_text())
     return {name: version if name == target else "" for name, target, version in found}
-
-
-def go_mod(recipe: str) -> Path:
-    """Return the file that lists a recipe's modules."""
-    return cat.folder() / "recipes" / recipe / "go.mod"
 
 
 def differing(recipes: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -61,10 +52,11 @@ def differing(recipes: Iterable[str]) -> dict[str, dict[str, str]]:
     wanted = newest(recipes)
     found = {}
     for recipe in recipes:
+        kept = pinned(recipe)
         behind = {
             name: wanted[name]
             for name, version in used(recipe).items()
-            if name in wanted and version != wanted[name] and name not in pinned(recipe)
+            if name in wanted and version != wanted[name] and name not in kept
         }
         if behind:
             found[recipe] = behind
@@ -79,48 +71,43 @@ def align(source: Source, say: Callable[[str], None]) -> None:
     while behind := differing(recipes):
         for recipe, versions in behind.items():
             say(f"{recipe}: {len(versions)} modules")
-            text = go_mod(recipe).read_text()
+            text = cat.go_mod(recipe).read_text()
             for name, version in versions.items():
                 text = re.sub(
                     rf"^((?:require |\t){re.escape(name)}) v\S+", rf"\1 {version}", text, flags=re.M
                 )
-            go_mod(recipe).write_text(text)
+            cat.go_mod(recipe).write_text(text)
             complete(source, recipe)
 
 
 def complete(source: Source, recipe: str) -> None:
     """Leave out modules of a recipe from which nothing is built, and add those that are missing."""
     needed = _modules(source, recipe)
-    listed = go_mod(recipe).read_text().splitlines(keepends=True)
+    listed = cat.go_mod(recipe).read_text().splitlines(keepends=True)
     kept = [line for line in listed if not (found := INDIRECT.match(line)) or found[1] in needed]
     # Go builds with what its modules ask for where nothing is listed: others would have another version.
     missing = sorted(needed.keys() - cat.modules(recipe).keys() - pinned(recipe).keys())
     if missing:
         kept += ["\nrequire (\n", *(f"\t{name} {needed[name]} // indirect\n" for name in missing), ")\n"]
     if kept != listed:
-        go_mod(recipe).write_text("".join(kept))
+        cat.go_mod(recipe).write_text("".join(kept))
         _modules(source, recipe)
 
 
 def _modules(source: Source, recipe: str) -> dict[str, str]:
     """Return the modules whose packages are built, with versions; Go adds to the lists what it misses."""
     entry = source.catalogue.binaries[recipe]
-    environment = os.environ | source.go_environment() | {"CGO_ENABLED": str(int(entry.cgo))}
     with source.edited(recipe) as folder:
         command = [source.go(), "list", "-mod=mod", "-deps", "-tags", ",".join(entry.tags)]
         command += ["-f", "{{with .Module}}{{.Path}} {{.Version}}{{end}}", *entry.packages.values()]
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise MirrorError(f"{recipe}: {done.stderr.strip()[-2000:]}")
-        if folder != go_mod(recipe).parent:
+        printed = run(command, cwd=folder, env=source.go_environment(recipe))
+        if folder != cat.go_mod(recipe).parent:
             own = [
                 line
                 for line in (folder / "go.mod").read_text().splitlines(keepends=True)
                 if " => ../" not in line
             ]
-            go_mod(recipe).write_text("".join(own).rstrip("\n") + "\n")
-            shutil.copyfile(folder / "go.sum", go_mod(recipe).with_name("go.sum"))
-    found = (line.split() for line in set(done.stdout.splitlines()))
+            cat.go_mod(recipe).write_text("".join(own).rstrip("\n") + "\n")
+            shutil.copyfile(folder / "go.sum", cat.go_mod(recipe).with_name("go.sum"))
+    found = (line.split() for line in set(printed.splitlines()))
     return {words[0]: words[1] for words in found if len(words) == 2}  # not the recipe itself

@@ -174,9 +174,14 @@ def _render(value: Any, context: dict[str, Any]) -> Any:
     return value
 
 
+def go_mod(recipe: str) -> Path:
+    """Return the file that lists a recipe's modules."""
+    return folder() / "recipes" / recipe / "go.mod"
+
+
 def module(recipe: str) -> tuple[str, str]:
     """Return path and version (without v) of the module that a recipe is about: the first required one."""
-    text = (folder() / "recipes" / recipe / "go.mod").read_text()
+    text = go_mod(recipe).read_text()
     found = re.search(r"^require (\S+) v(\S+)$", text, re.MULTILINE)
     if not found:
         raise MirrorError(f"lab/mirror/recipes/{recipe}/go.mod: no line `require MODULE vVERSION` of its own")
@@ -185,7 +190,7 @@ def module(recipe: str) -> tuple[str, str]:
 
 def modules(recipe: str) -> dict[str, str]:
     """Return the version of each module that a recipe lists."""
-    text = (folder() / "recipes" / recipe / "go.mod").read_text()
+    text = go_mod(recipe).read_text()
     return dict(re.findall(r"^(?:require |\t)(\S+) (v\S+)", text, re.MULTILINE))
 
 

