@@ -188,17 +188,22 @@ class Client:
         self.live, self.errors = live, errors or []
         self.resources = self
         self.applied: list[dict[str, Any]] = []
+        self.meanwhile: dict[str, Any] = {}  # what somebody else makes of it once it was read
 
     def get(self, name: str = "", namespace: str = "", **kind: str) -> Any:
         if kind:
             return self
         if self.live is None:
             raise ApiException(status=404)
-        return Found(self.live)
+        found, self.live = self.live, self.meanwhile or self.live
+        return Found(found)
 
     def server_side_apply(self, _resource: object, **given: Any) -> Found:
         if self.errors:
             raise self.errors.pop(0)
+        metadata = given["body"]["metadata"]
+        if self.live and metadata.get("resourceVersion") != self.live["metadata"]["resourceVersion"]:
+            raise error(409, "the object has been modified")
         self.applied.append(given)
         return Found((self.live or {}) | given["body"])
 
@@ -211,7 +216,7 @@ def server(client: Client, dry_run: bool = False, timeout: int = 60) -> Any:
 
 def live(image: str) -> dict[str, Any]:
     found = thing("Deployment", "a", spec={"image": image}, status={"ready": 1})
-    found["metadata"]["namespace"] = "ns"
+    found["metadata"] |= {"namespace": "ns", "resourceVersion": "1"}
     return found
 
 
@@ -227,6 +232,14 @@ def test_drift_is_shown_and_a_dry_run_changes_nothing() -> None:
     assert (before["spec"], after["spec"]) == ({"image": "2"}, {"image": "1"})
     assert [given["dry_run"] for given in client.applied] == ["All"]
     assert client.applied[0]["field_manager"] == "quote-platform"
+
+
+def test_what_somebody_else_writes_meanwhile_is_no_change() -> None:
+    client = Client(live("1"))
+    client.meanwhile = live("1") | {"data": "an operator's"}
+    client.meanwhile["metadata"]["resourceVersion"] = "2"
+    assert server(client).apply(thing("Deployment", "a", spec={"image": "1"}), "ns") is None
+    assert [given["body"]["metadata"]["resourceVersion"] for given in client.applied] == ["2"]
 
 
 def test_what_is_missing_is_created() -> None:

@@ -284,7 +284,9 @@ class Server:
                 if isinstance(error, ResourceNotFoundError):
                     with self.discovery:
                         self.client.resources.invalidate_cache()
-                time.sleep(1)
+                # Somebody wrote to it since it was read: what is theirs is no change of ours.
+                overtaken = getattr(error, "status", 0) == 409
+                time.sleep(0.1 if overtaken else 1)
 
     def _apply(self, document: Document, namespace: str, scaled: bool) -> tuple[Document, Document] | None:
         resource = self._resource(document["apiVersion"], document["kind"])
@@ -292,7 +294,7 @@ class Server:
             document["metadata"].setdefault("namespace", namespace or "default")
         before = self._read(resource, document["metadata"]["name"], document["metadata"].get("namespace"))
         if not scaled or (self.dry_run and not before):
-            after = self._send(resource, document)
+            after = self._send(resource, document, before)
         else:
             after = self._send_scaled(resource, document, before)
         old, new = clean(before), clean(after)
@@ -307,17 +309,16 @@ class Server:
         number["metadata"] = {key: document["metadata"][key] for key in ("name", "namespace")}
         if before is None:
             self._send(resource, unscaled)
-            return self._send(
-                resource, number | {"spec": {"replicas": document["spec"]["replicas"]}}, STARTER
-            )
+            start = number | {"spec": {"replicas": document["spec"]["replicas"]}}
+            return self._send(resource, start, manager=STARTER)
         if owns_replicas(before):
             # Handed over as it is: what its only owner gives up falls back to the default, a single pod.
             kept = {"replicas": before["spec"]["replicas"]}
             if self.dry_run:
                 unscaled["spec"] |= kept
             else:
-                self._send(resource, number | {"spec": kept}, STARTER)
-        return self._send(resource, unscaled)
+                before = self._send(resource, number | {"spec": kept}, before, STARTER)
+        return self._send(resource, unscaled, before)
 
     def _resource(self, api_version: str, kind: str) -> Any:
         with self.discovery:
@@ -332,11 +333,17 @@ class Server:
                 raise
             return None
 
-    def _send(self, resource: Any, document: Document, manager: str = FIELD_MANAGER) -> Document:
+    def _send(
+        self, resource: Any, document: Document, known: Document | None = None, manager: str = FIELD_MANAGER
+    ) -> Document:
+        """Apply a document to the object that was read, if it is still the same; return what it became."""
         options = {"dry_run": "All"} if self.dry_run else {}
+        metadata = document["metadata"]
+        if known:
+            metadata = metadata | {"resourceVersion": known["metadata"]["resourceVersion"]}
         answer = self.client.server_side_apply(
             resource,
-            body=document,
+            body=document | {"metadata": metadata},
             name=document["metadata"]["name"],
             namespace=document["metadata"].get("namespace"),
             field_manager=manager,
@@ -395,7 +402,11 @@ class Server:
         reason = self._reason(error)
         if status == 404 and "page not found" in reason:
             return True  # a kind that is known already and not served yet
-        return status in {429, 503, 504} or "failed calling webhook" in reason or "unable to handle" in reason
+        return (
+            status in {409, 429, 503, 504}
+            or "failed calling webhook" in reason
+            or "unable to handle" in reason
+        )
 
 
 def run(given: Document, dry_run: bool) -> Document:
