@@ -35,23 +35,14 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / "reports"
 APP = ROOT / "apps" / "quote-app"
 LAYERS = ("lint", "unit", "molecule", "e2e")
-BESIDE = " beside "
+# One uses a processor and a little; a third would make what is timed miss its bounds.
+LANES_AT_ONCE = 2
 ON_NODES = ("molecule", "e2e")  # these need the mirror
 
-# Two lanes run side by side: roles of a node on fresh nodes, the others on one shared cluster, in an order in
-# which each finds what it builds on. A unit test holds this list against molecule/ and roles/.
+# Two lanes: roles of a node on fresh nodes, the others on one shared cluster, in an order in which each finds
+# what it builds on. The longer one first: beside its end the end-to-end tests make their lab. A unit test holds
+# this list against molecule/ and roles/.
 MOLECULE_LANES = {
-    "nodes": (
-        "node_files",
-        "node_certificate",
-        "versitygw",
-        "node_exporter",
-        "vault_server",
-        "host_baseline",
-        "container_runtime",
-        "kubernetes_packages",
-        "control_plane",
-    ),
     "cluster": (
         "default",
         "validate",
@@ -72,6 +63,17 @@ MOLECULE_LANES = {
         "grafana",
         "postgres",
         "quote_app",
+    ),
+    "nodes": (
+        "node_files",
+        "node_certificate",
+        "versitygw",
+        "node_exporter",
+        "vault_server",
+        "host_baseline",
+        "container_runtime",
+        "kubernetes_packages",
+        "control_plane",
     ),
 }
 
@@ -112,9 +114,7 @@ class Outcome:
     seconds: float
     reason: str = ""
     skipped: list[str] = field(default_factory=list)  # the tests that were left out, each with its reason
-    # Processor seconds: of the whole machine meanwhile, nodes included, and of the step's own processes.
-    machine: float = 0
-    own: float = 0
+    own: float = 0  # processor seconds of the step's own processes, without nodes
 
 
 def shell_scripts() -> list[str]:
@@ -262,9 +262,9 @@ def execute(step: Step, seconds: float) -> Outcome:
     """Run a step and judge it."""
     if seconds <= 0:
         return Outcome(step, 0, 1, 0, "not started: out of time")
-    started, before = time.monotonic(), busy()
+    started = time.monotonic()
     status, reason, own = call(step, min(seconds, step.minutes * 60))
-    outcome = Outcome(step, 0, 0, time.monotonic() - started, reason, machine=busy() - before, own=own)
+    outcome = Outcome(step, 0, 0, time.monotonic() - started, reason, own=own)
     if step.silent:
         outcome.failed = int(status != 0)
     else:
@@ -348,11 +348,11 @@ def lane_of(steps: list[Step], deadline: float) -> list[Outcome]:
 
 
 def run(steps: list[Step], deadline: float) -> list[Outcome]:
-    """Run the lanes of steps side by side."""
+    """Run lanes of steps in their order, some side by side."""
     lanes: dict[tuple[str, str], list[Step]] = {}
     for step in steps:
         lanes.setdefault((step.layer, step.lane), []).append(step)
-    with ThreadPoolExecutor(max_workers=max(1, len(lanes))) as pool:
+    with ThreadPoolExecutor(max_workers=LANES_AT_ONCE) as pool:
         return [
             outcome
             for done in pool.map(lambda lane: lane_of(lane, deadline), lanes.values())
@@ -360,40 +360,30 @@ def run(steps: list[Step], deadline: float) -> list[Outcome]:
         ]
 
 
-def measured(outcomes: list[Outcome], layers: dict[str, tuple[float, float]]) -> dict[str, Any]:
-    """Return the seconds that steps and layers took: `wall` is by the clock.
+def measured(outcomes: list[Outcome], wall: float, cpu: float) -> dict[str, Any]:
+    """Return the seconds that the steps took, and all together: `wall` is by the clock.
 
-    `cpu` is what the machine's processors worked meanwhile, whoever for: nodes are no children of ours. Where
-    lanes run side by side, only the layer's is known. `own` is of the step's own processes, without nodes.
+    `own` is of the step's own processes, without nodes, which are no children of ours. `cpu` is what the
+    machine's processors worked meanwhile, whoever for.
     """
-    beside = {layer: name for name in layers for layer in name.split(BESIDE)}
-    lanes: dict[str, set[tuple[str, str]]] = {}
-    for outcome in outcomes:
-        lanes.setdefault(beside[outcome.step.layer], set()).add((outcome.step.layer, outcome.step.lane))
     steps = [
         {
             "layer": outcome.step.layer,
             "step": outcome.step.name,
             "wall": round(outcome.seconds, 1),
-            "cpu": round(outcome.machine, 1) if len(lanes[beside[outcome.step.layer]]) == 1 else None,
             "own": round(outcome.own, 1),
         }
         for outcome in outcomes
     ]
-    totals = [
-        {"layer": layer, "wall": round(wall, 1), "cpu": round(cpu, 1)}
-        for layer, (wall, cpu) in layers.items()
-    ]
-    return {"steps": steps, "layers": totals}
+    return {"steps": steps, "wall": round(wall, 1), "cpu": round(cpu, 1)}
 
 
 def show_measured(found: dict[str, Any]) -> None:
-    """Print what steps and layers took."""
-    say(f"{'':<34}{'wall s':>9}{'cpu s':>9}{'own s':>9}   (cpu: of the whole machine)")
-    for row in [*found["steps"], *found["layers"]]:
-        name = f"{row['layer']}/{row['step']}" if "step" in row else f"{row['layer']}, all of it"
-        cells = ("-" if row.get(key) is None else f"{row[key]:.0f}" for key in ("wall", "cpu", "own"))
-        say(f"  {name:<32}" + "".join(f"{cell:>9}" for cell in cells))
+    """Print what the steps took."""
+    say(f"{'':<34}{'wall s':>9}{'own s':>9}")
+    for row in found["steps"]:
+        say(f"  {row['layer'] + '/' + row['step']:<32}{row['wall']:>9.0f}{row['own']:>9.0f}")
+    say(f"all of it: {found['wall']:.0f} s, {found['cpu']:.0f} s of processor time")
 
 
 def commit() -> str:
@@ -431,31 +421,28 @@ def main() -> int:
         "molecule": molecule,
         "e2e": lambda: e2e(options.proof),
     }
-    layers = list(options.layers)
-    if first := next((layer for layer in layers if layer in ON_NODES), ""):
-        layers.insert(layers.index(first), "mirror")
+    layers = options.layers
+    if set(layers) & set(ON_NODES):
+        layers = ["mirror", *layers]
     for layer in layers:
         shutil.rmtree(REPORTS / layer, ignore_errors=True)
     (REPORTS / "total").unlink(missing_ok=True)
     (REPORTS / "steps.json").unlink(missing_ok=True)
 
-    outcomes: list[Outcome] = []
-    took: dict[str, tuple[float, float]] = {}
-    # Those that need no node use one processor each.
-    together = [layer for layer in layers if layer not in {"mirror", *ON_NODES}]
-    for group in [together] * bool(together) + [[layer] for layer in layers if layer not in together]:
-        name = BESIDE.join(group)
-        say(name)
-        steps = [step for layer in group for step in steps_of[layer]()]
-        if options.names and name != "mirror":
-            steps = [
-                step for step in steps if step.silent or any(word in step.name for word in options.names)
+    steps = {layer: steps_of[layer]() for layer in layers}
+    if options.names:
+        for layer in options.layers:
+            steps[layer] = [
+                step
+                for step in steps[layer]
+                if step.silent or any(word in step.name for word in options.names)
             ]
-        started, before = time.monotonic(), busy()
-        outcomes += run(steps, deadline)
-        took[name] = time.monotonic() - started, busy() - before
+    started, before = time.monotonic(), busy()
+    # First and alone: to fill it takes all processors, and all that is on nodes needs it.
+    outcomes = run(steps.pop("mirror", []), deadline)
+    outcomes += run([step for layer in steps.values() for step in layer], deadline)
 
-    found = measured(outcomes, took)
+    found = measured(outcomes, time.monotonic() - started, busy() - before)
     REPORTS.mkdir(exist_ok=True)
     (REPORTS / "steps.json").write_text(json.dumps(head | found, indent=2) + "\n")
     show_measured(found)
