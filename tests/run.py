@@ -40,8 +40,8 @@ LANES_AT_ONCE = 2
 ON_NODES = ("molecule", "e2e")  # these need the mirror
 
 # Two lanes: roles of a node on fresh nodes, the others on one shared cluster, in an order in which each finds
-# what it builds on. The longer one first: beside its end the end-to-end tests make their lab. A unit test holds
-# this list against molecule/ and roles/.
+# what it builds on. The longer one first: beside its end the end-to-end tests make their lab. A unit test
+# holds this list against molecule/ and roles/.
 MOLECULE_LANES = {
     "cluster": (
         "default",
