@@ -166,8 +166,18 @@ def test_a_dropped_table_is_restored_to_the_second_before(lab):
         "restore to before the first backup", *arguments[:2], "restore_time=2020-01-01T00:00:00Z"
     )
     assert "no base backup before 2020-01-01T00:00:00Z" in " ".join(early.output.split())
-    succeeded(lab.play("restore to the second before", *arguments, "-e", f"restore_confirm={NAME}"))
+    confirmed = (*arguments, "-e", f"restore_confirm={NAME}")
+    # One that does not come to its end takes nothing away.
+    sql(lab, "create table still_there (word text)")
+    late = lab.play("restore that takes too long", *confirmed, "-e", "postgres_restore_timeout=1")
+    assert late.status != 0
+    assert "postgres is as it was" in " ".join(late.output.split())
+    assert sql(lab, "select to_regclass('still_there') is not null") == "t"
+    succeeded(lab.play("restore to the second before", *confirmed))
+    assert sql(lab, "select to_regclass('still_there') is null") == "t"
     assert stored(lab, mark) == before
+    left = lab.kubectl("get clusters.postgresql.cnpg.io,pvc -n quote-lab -o name").split()
+    assert not [name for name in left if "restored" in name]
 
 
 def test_the_namespace_is_lost_with_the_whole_database(lab, backed_up):

@@ -335,3 +335,43 @@ def test_the_api_servers_are_where_control_planes_are(tmp_path: Path) -> None:
         server.shutdown()
     networks = ["10.0.0.11/32", "10.0.0.12/32", "2001:db8::11/128", "10.96.0.0/16"]
     assert found == [{"ipBlock": {"cidr": network}} for network in networks]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_restore_beside_the_database_takes_nothing_from_it(beside: bool) -> None:
+    """What is restored there writes into no archive and is nobody's service; the new one is its copy."""
+    record = {
+        "server": "postgres-2",
+        "origin": "postgres-1",
+        "time": "2026-11-23T02:00:00Z",
+        "copied": not beside,
+    }
+    own = {"__postgres_cluster": "postgres-restored", "postgres_instances": 1} if beside else {}
+    template = (
+        "lookup('ansible.builtin.template', 'roles/postgres/templates/cluster.yaml.j2', template_vars=own)"
+    )
+    given = {
+        "own": own | {"postgres_recovery": record},
+        "secrets_backend": "vault",
+        "object_store_endpoint": "",
+    }
+    files = (
+        "group_vars/all/main",
+        "group_vars/all/versions",
+        "roles/postgres/defaults/main",
+        "roles/postgres/vars/main",
+    )
+    names = [f"@{name}.yml" for name in files]
+    variables = {"component_api_servers": [], "cluster_secrets_dir": "/nowhere"}
+    found = value(f"{{{{ {template} | from_yaml_all | list }}}}", *names, json.dumps(given | variables))
+    cluster, policy = found[1:]
+    assert cluster["metadata"]["name"] == policy["metadata"]["name"]
+    assert {"plugins", "managed"} & cluster["spec"].keys() == (set() if beside else {"plugins", "managed"})
+    bootstrap, (source,) = cluster["spec"]["bootstrap"], cluster["spec"]["externalClusters"]
+    if beside:
+        assert bootstrap["recovery"]["recoveryTarget"] == {"targetTime": record["time"]}
+        assert source["plugin"]["parameters"] == {"barmanObjectName": "postgres", "serverName": "postgres-1"}
+    else:
+        assert bootstrap["pg_basebackup"]["source"] == source["name"] == "postgres-restored"
+        assert source["sslKey"]["name"] == "postgres-restored-replication"
+        assert cluster["spec"]["plugins"][0]["parameters"]["serverName"] == "postgres-2"
