@@ -10,6 +10,7 @@ state := $(or $(XDG_STATE_HOME),$(HOME)/.local/state)/quote-platform
 export PATH := $(CURDIR)/.venv/bin:$(cache)/uv-tool/bin:$(PATH)
 export UV_CACHE_DIR := $(cache)/uv
 export ANSIBLE_LOG_PATH := $(state)/logs/ansible.log
+export MYPY_CACHE_DIR := $(cache)/mypy
 
 # A list such as core,monitoring: only these components, and always the core; without it, all.
 comma := ,
