@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import yaml
 
-from .conftest import NAME, ROOT
+from .conftest import NAME, ROOT, Eventually, Lab
 
 
 class Logs:
@@ -32,7 +32,7 @@ class Logs:
         return [hit["_source"] for hit in answer["hits"]["hits"]]
 
 
-def test_each_kind_of_the_platform_is_found(lab, eventually):
+def test_each_kind_of_the_platform_is_found(lab: Lab, eventually: Eventually) -> None:
     logs, word = Logs(), uuid.uuid4().hex
     with lab.http(lab.workers[0]) as client:
         lab.ask(client, "GET", f"/api/quotes/random?word={word}&token=hunter2")

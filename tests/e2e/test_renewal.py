@@ -11,7 +11,7 @@ import yaml
 from quote_platform.mirror import catalogue
 from quote_platform.verify.certificates import shown
 
-from .conftest import HOST, NAME, ROOT
+from .conftest import HOST, NAME, ROOT, Eventually, Lab
 from .test_platform import succeeded
 
 pytestmark = pytest.mark.proof
@@ -19,7 +19,7 @@ PLAYBOOK = "playbooks/renew-certificates.yml"
 MASTER, STORE = "10.89.43.11", "10.89.43.111"
 
 
-def test_a_dry_run_says_what_would_be_renewed(lab):
+def test_a_dry_run_says_what_would_be_renewed(lab: Lab) -> None:
     before = shown(MASTER, 6443).serial_number
     run = lab.play("dry run of a renewal", PLAYBOOK, "-e", "renew=ingress,nodes,control_plane", "--check")
     succeeded(run)
@@ -28,7 +28,7 @@ def test_a_dry_run_says_what_would_be_renewed(lab):
     assert shown(MASTER, 6443).serial_number == before
 
 
-def test_users_do_not_notice_that_the_certificate_is_renewed(lab, eventually):
+def test_users_do_not_notice_that_the_certificate_is_renewed(lab: Lab, eventually: Eventually) -> None:
     settings = yaml.safe_load((ROOT / f"inventories/{NAME}/group_vars/platform/mirror.yml").read_text())
     authority = settings["certificate_authority"]
     context = ssl.create_default_context(cadata=authority)
@@ -59,7 +59,7 @@ def test_users_do_not_notice_that_the_certificate_is_renewed(lab, eventually):
     assert not failed
 
 
-def test_the_control_plane_goes_on_with_new_certificates(lab):
+def test_the_control_plane_goes_on_with_new_certificates(lab: Lab) -> None:
     servers = {"API server": (MASTER, 6443), "etcd": (MASTER, 2379), "object store": (STORE, 7070)}
     before = {name: shown(*server).serial_number for name, server in servers.items()}
     kubeconfig = ROOT / "secrets" / NAME / "kubeconfig"
