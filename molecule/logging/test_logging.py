@@ -179,7 +179,7 @@ def numbers(store: Store, word: str) -> set[int]:
     """Return the numbers of the lines that were found; none while the store is away."""
     found, after = set[int](), None
     while True:
-        more = {"search_after": after} if after else {}
+        more: dict[str, Any] = {"search_after": after} if after else {}
         try:
             page = store.search(f"json.word:{word}", 10000, sort=["json.n"], **more)["hits"]
         except httpx.HTTPError:

@@ -19,7 +19,8 @@ JSON = "--header 'Content-Type: application/json'"
 @pytest.fixture(scope="module")
 def address(cluster: Cluster, host: Host, eventually: Eventually) -> str:
     cluster.run(f"--namespace={NAMESPACE} rollout status deployment/quote-app --timeout=240s")
-    found = "http://" + cluster.get(f"service quote-app --namespace={NAMESPACE}")["spec"]["clusterIP"]
+    service = cluster.get(f"service quote-app --namespace={NAMESPACE}")
+    found = f"http://{service['spec']['clusterIP']}"
     # A node learns of the pods a moment after they are ready, and refuses until then.
     eventually(lambda: host.check_output(f"{CURL} --fail {found}/healthz"), 10)
     return found

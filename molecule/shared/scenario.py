@@ -108,7 +108,7 @@ class Cluster:
             line = f"echo {base64.b64encode(given.encode()).decode()} | base64 -d | {line}"
         done = self.host.run(line)
         assert done.rc == 0, f"kubectl {command}: {done.stderr.strip() or done.stdout.strip()}"
-        return done.stdout
+        return str(done.stdout)
 
     def get(self, command: str) -> dict[str, Any]:
         """Return an object or a list as data."""

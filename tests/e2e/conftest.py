@@ -47,7 +47,7 @@ MINUTES_OF_THE_LAST = 5
 DEADLINE = time.time() + float(os.environ.get("TEST_SECONDS", "inf"))
 LOGS = paths.state() / "logs" / "e2e"
 # Repeats a check for so many seconds until it holds; else fails with the text.
-Eventually = Callable[[Callable[[], bool], float, str | Callable[[], str]], None]
+Eventually = Callable[[Callable[[], object], float, str | Callable[[], str]], None]
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -63,7 +63,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def repeated(work: Callable[[], None], pause: float) -> Iterator[None]:
+def repeated(work: Callable[[], object], pause: float) -> Iterator[None]:
     """Do something again and again, beside the block, while that runs."""
     stop = Event()
 
@@ -306,7 +306,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def eventually() -> Eventually:
     """Return a caller that repeats a check until it holds."""
 
-    def call(check: Callable[[], bool], seconds: float, text: str | Callable[[], str]) -> None:
+    def call(check: Callable[[], object], seconds: float, text: str | Callable[[], str]) -> None:
         deadline = time.monotonic() + seconds
         while not check():
             assert time.monotonic() < deadline, f"{text() if callable(text) else text} after {seconds} s"

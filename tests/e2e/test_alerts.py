@@ -29,6 +29,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from .conftest import GATEWAY, NAME, ROOT, Eventually, Lab, ask, primary_of, repeated, replica_of, sql, writer
 
@@ -147,7 +148,7 @@ def signed(
     by: Signed | None, days: float, names: dict[x509.ObjectIdentifier, str], address: str = ""
 ) -> Signed:
     """Return a certificate that ends in so many days: by an authority, or by itself."""
-    key, usage = ec.generate_private_key(ec.SECP256R1()), x509.ExtendedKeyUsageOID
+    key, usage = ec.generate_private_key(ec.SECP256R1()), ExtendedKeyUsageOID
     subject = x509.Name([x509.NameAttribute(kind, value) for kind, value in names.items()])
     now = datetime.now(UTC)
     builder = (

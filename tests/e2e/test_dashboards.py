@@ -63,6 +63,10 @@ def history(lab: Lab, query: str, minutes: int) -> list[dict[str, Any]]:
     return promtool(lab, "range", query, *limits)
 
 
+def legend_of(template: str, labels: dict[str, str]) -> str:
+    return re.sub(r"{{(\w+)}}", lambda found: labels.get(found[1], ""), template)
+
+
 def draw(lab: Lab, title: str) -> None:
     from matplotlib import dates, pyplot, ticker  # noqa: PLC0415 (slow to load, and seldom needed)
 
@@ -72,11 +76,7 @@ def draw(lab: Lab, title: str) -> None:
         unit = panel["fieldConfig"]["defaults"]["unit"]
         for target in panel["targets"]:
             for one in history(lab, expression(target), 30):
-                legend = re.sub(
-                    r"{{(\w+)}}",
-                    lambda found, one=one: one["metric"].get(found[1], ""),
-                    target["legendFormat"],
-                )
+                legend = legend_of(target["legendFormat"], one["metric"])
                 moments = [datetime.fromtimestamp(moment, UTC) for moment, _ in one["values"]]
                 axes.plot(moments, [float(value) for _, value in one["values"]], label=legend, linewidth=1)
         axes.set_title(panel["title"], fontsize=9, loc="left")

@@ -5,6 +5,7 @@ import re
 import ssl
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_each_kind_of_the_platform_is_found(lab: Lab, eventually: Eventually) ->
     }.items():
         wanted = f"({query}) AND data_stream.dataset:{kind}"
         left = max(5, started + 30 - time.monotonic())
-        eventually(lambda wanted=wanted: bool(logs.search(wanted)), left, f"no line of the kind {kind}")
+        eventually(partial(logs.search, wanted), left, f"no line of the kind {kind}")
     request = logs.search(f'"{word}" AND data_stream.dataset:ingress')[0]
     assert request["json"]["RequestHost"] == "quotes.example.com"
     assert "hunter2" not in json.dumps(request)

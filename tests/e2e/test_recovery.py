@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -214,6 +215,10 @@ def test_vaults_machine_is_lost(lab: Lab, backed_up: str) -> None:
 @pytest.mark.proof(minutes=12)
 def test_the_object_store_is_away(lab: Lab, eventually: Eventually) -> None:
     """The application serves and writes; the archive catches up when the store is back."""
+
+    def counted(name: str) -> bool:
+        return metrics(lab).get(name, 0) > 0
+
     with lab.stopped("store-1"):
         mark = uuid.uuid4().hex
         with lab.requests(lab.workers) as answers, writer(lab, mark) as acknowledged:
@@ -228,7 +233,7 @@ def test_the_object_store_is_away(lab: Lab, eventually: Eventually) -> None:
             "cnpg_pg_stat_archiver_failed_count",
             'cnpg_collector_pg_wal_archive_status{value="ready"}',
         ):
-            eventually(lambda name=name: metrics(lab).get(name, 0) > 0, 60, f"{name} tells nothing")
+            eventually(partial(counted, name), 60, f"{name} tells nothing")
     sql(lab, "select pg_switch_wal()")
     back = time.monotonic()
     # A file of the log is closed every two seconds, and takes half of that or more on its way.

@@ -2,6 +2,7 @@
 
 import ssl
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 
 import httpx
@@ -33,7 +34,7 @@ def test_users_do_not_notice_that_the_certificate_is_renewed(lab: Lab, eventuall
     authority = settings["certificate_authority"]
     context = ssl.create_default_context(cadata=authority)
     before = shown(lab.workers[0], 443, HOST, authority).serial_number
-    stop, asked, failed = Event(), [], []
+    stop, asked, failed = Event(), list[httpx.Response](), list[str]()
 
     def ask() -> None:
         """Judge the certificate on a new connection each time, as users do."""
@@ -45,14 +46,15 @@ def test_users_do_not_notice_that_the_certificate_is_renewed(lab: Lab, eventuall
                 except httpx.HTTPError as error:
                     failed.append(repr(error))
 
+    def renewed(address: str) -> bool:
+        return shown(address, 443, HOST, authority).serial_number != before
+
     with ThreadPoolExecutor() as pool:
         pool.submit(ask)
         try:
             succeeded(lab.play("renewal of the ingress", PLAYBOOK, "-e", "renew=ingress"))
             for address in lab.workers:
-                eventually(
-                    lambda at=address: shown(at, 443, HOST, authority).serial_number != before, 30, "the old"
-                )
+                eventually(partial(renewed, address), 30, "the old")
         finally:
             stop.set()
     assert len(asked) > 20
