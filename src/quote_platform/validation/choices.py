@@ -142,7 +142,7 @@ def names(given: Variables, written: Variables) -> list[str]:
             refused.add(host)  # some have the value of another
             wrong.append(
                 f"{name}: {host!r} is not a host name; allowed are a-z, 0-9 and -, with dots in between, "
-                f"such as quotes.example.com{'' if required else ', or empty'}"
+                f"such as shop.example.com{'' if required else ', or empty'}"
             )
     return wrong
 
