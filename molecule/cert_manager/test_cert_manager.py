@@ -1,7 +1,6 @@
 """A host name gets its certificate over HTTP-01, and in time the next one, while it is in use."""
 
 import json
-import os
 import re
 import socket
 import ssl
@@ -10,8 +9,11 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
+
+from scenario import Cluster, Eventually, Inventory, MakePod
 
 # The lab's name server reads the address from it: the worker may not have joined yet.
 NAME = "certificates.10-89-46-11.example.com"
@@ -19,7 +21,7 @@ ISSUERS = ("letsencrypt-staging", "letsencrypt-prod")
 
 
 @pytest.fixture(scope="module")
-def place(cluster):
+def place(cluster: Cluster) -> Iterator[str]:
     """Return a namespace for the module, with what is served."""
     name = f"molecule-{uuid.uuid4().hex[:6]}"
     cluster.run(f"create namespace {name}")
@@ -28,13 +30,13 @@ def place(cluster):
 
 
 @pytest.fixture(scope="module")
-def ask(variables):
+def ask(variables: dict[str, Any]) -> Callable[[], str]:
     """Return a caller that asks over TLS, judges the certificate and returns its serial number."""
     address = variables["ansible_host"]
     context = ssl.create_default_context(cadata=variables["certificate_authority"])
     request = f"GET /echo?msg=well HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode()
 
-    def call():
+    def call() -> str:
         with (
             socket.create_connection((address, 443), timeout=5) as plain,
             context.wrap_socket(plain, server_hostname=NAME) as secure,
@@ -43,7 +45,9 @@ def ask(variables):
             answer = b"".join(iter(lambda: secure.recv(4096), b""))
             assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
             assert b"well" in answer, answer[-200:]
-            return secure.getpeercert()["serialNumber"]
+            certificate = secure.getpeercert()
+            assert certificate
+            return str(certificate["serialNumber"])
 
     return call
 
@@ -57,7 +61,7 @@ class Users:
     failures: list[str] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
 
-    def work(self):
+    def work(self) -> None:
         while not self.done.wait(0.05):
             try:
                 self.serials.append(self.ask())
@@ -66,7 +70,7 @@ class Users:
 
 
 @pytest.fixture
-def users(ask) -> Iterator[Users]:
+def users(ask: Callable[[], str]) -> Iterator[Users]:
     """Return somebody who asks until the test is over."""
     working = Users(ask)
     thread = threading.Thread(target=working.work)
@@ -77,7 +81,14 @@ def users(ask) -> Iterator[Users]:
 
 
 @pytest.fixture(scope="module")
-def issued(cluster, place, pod, variables, ask, eventually):
+def issued(
+    cluster: Cluster,
+    place: str,
+    pod: MakePod,
+    variables: dict[str, Any],
+    ask: Callable[[], str],
+    eventually: Eventually,
+) -> str:
     """Return the serial number of the first certificate of an Ingress that names an issuer."""
     server = pod("web", variables["verify_image"], container={"args": ["netexec", "--http-port=8080"]})
     service = {
@@ -104,7 +115,7 @@ def issued(cluster, place, pod, variables, ask, eventually):
     cluster.wait(f"--namespace={place} --for=create certificate/web-tls", 30)
     cluster.wait(f"--namespace={place} --for=condition=Ready certificate/web-tls", 180)
 
-    def answers():
+    def answers() -> str:
         try:
             return ask()
         except OSError as error:
@@ -114,23 +125,25 @@ def issued(cluster, place, pod, variables, ask, eventually):
 
 
 @pytest.mark.parametrize("name", ISSUERS)
-def test_both_issuers_have_their_account(cluster, name):
+def test_both_issuers_have_their_account(cluster: Cluster, name: str) -> None:
     cluster.wait(f"--for=condition=Ready clusterissuer/{name}", 60)
 
 
-def test_a_certificate_is_issued_and_chains_to_the_authority(issued):
+def test_a_certificate_is_issued_and_chains_to_the_authority(issued: str) -> None:
     assert issued
 
 
-def test_the_challenge_was_answered_through_the_ingress(issued):
+def test_the_challenge_was_answered_through_the_ingress(issued: str) -> None:
     journal = ["quote-platform", "lab", "ssh", "--name", "molecule", "mirror", "journalctl --unit pebble"]
     said = subprocess.run(journal, check=True, capture_output=True, text=True).stdout
     assert f"Attempting to validate w/ HTTP: http://{NAME}:80/.well-known/acme-challenge/" in said
     assert "always" not in said.lower()
 
 
-def test_nothing_of_the_challenge_is_left(cluster, place, issued, eventually):
-    def gone():
+def test_nothing_of_the_challenge_is_left(
+    cluster: Cluster, place: str, issued: str, eventually: Eventually
+) -> None:
+    def gone() -> None:
         left = cluster.run(
             f"--namespace={place} get pods,ingresses,services --output=name "
             "--selector=acme.cert-manager.io/http01-solver=true"
@@ -140,7 +153,9 @@ def test_nothing_of_the_challenge_is_left(cluster, place, issued, eventually):
     eventually(gone, 60)
 
 
-def test_a_renewal_by_hand_loses_no_request(cluster, place, issued, users, eventually):
+def test_a_renewal_by_hand_loses_no_request(
+    cluster: Cluster, place: str, issued: str, users: Users, eventually: Eventually
+) -> None:
     # As in docs/certificates.md.
     condition = {"type": "Issuing", "status": "True", "reason": "ByHand", "message": "renewed by hand"}
     patch = json.dumps([{"op": "add", "path": "/status/conditions/-", "value": condition}])
@@ -148,7 +163,7 @@ def test_a_renewal_by_hand_loses_no_request(cluster, place, issued, users, event
         f"--namespace={place} patch certificate web-tls --subresource=status --type=json --patch='{patch}'"
     )
 
-    def renewed():
+    def renewed() -> None:
         assert users.serials
         assert users.serials[-1] != issued
 
@@ -160,27 +175,16 @@ def test_a_renewal_by_hand_loses_no_request(cluster, place, issued, users, event
 
 
 @pytest.mark.parametrize("solver", ["route53", "cloudflare"])
-def test_the_api_server_accepts_issuers_that_ask_over_dns(inventory, solver):
+def test_the_api_server_accepts_issuers_that_ask_over_dns(inventory: Inventory, solver: str) -> None:
     given = {"cert_manager_solver": solver, "cert_manager_dns_secret": "dns"}
-    playbook = f"{os.environ['MOLECULE_SCENARIO_DIRECTORY']}/converge.yml"
-    command = [
-        "ansible-playbook",
-        *inventory.arguments,
-        "--check",
-        "--diff",
-        "-e",
-        json.dumps(given),
-        playbook,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:]
+    _, output = inventory.converge("--check", "--diff", "--extra-vars", json.dumps(given))
     for name in ISSUERS:
-        shown = done.stdout.split(f"after: ClusterIssuer {name}")[1].split("\n--- ")[0]
+        shown = output.split(f"after: ClusterIssuer {name}")[1].split("\n--- ")[0]
         assert re.search(r"^- +ingressClassName: public$", shown, re.MULTILINE)
         assert re.search(rf"^\+ +{solver}:$", shown, re.MULTILINE)
 
 
-def test_the_webhook_refuses_nonsense(cluster, place):
+def test_the_webhook_refuses_nonsense(cluster: Cluster, place: str) -> None:
     wrong = {
         "apiVersion": "cert-manager.io/v1",
         "kind": "Certificate",
@@ -196,7 +200,7 @@ def test_the_webhook_refuses_nonsense(cluster, place):
         cluster.apply(place, wrong, dry_run=True)
 
 
-def test_the_controllers_keep_to_the_restricted_level(cluster):
+def test_the_controllers_keep_to_the_restricted_level(cluster: Cluster) -> None:
     labels = cluster.get("namespace cert-manager")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     listed = cluster.get("pods --namespace=cert-manager")["items"]

@@ -3,25 +3,28 @@
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
+from testinfra.host import Host
 
 from quote_platform.verify.certificates import shown
+from scenario import Cluster, Eventually, Inventory, MakePod
 
 SECRET = "never-in-clear-on-disk"  # noqa: S105
 
 
-def test_the_api_server_is_ready_at_the_pinned_version(cluster, variables):
+def test_the_api_server_is_ready_at_the_pinned_version(cluster: Cluster, variables: dict[str, Any]) -> None:
     assert cluster.run("get --raw /readyz") == "ok"
     assert f'"gitVersion": "v{variables["kubernetes_version"]}"' in cluster.run("get --raw /version")
 
 
-def test_the_kubeconfig_was_fetched_for_its_owner_only():
+def test_the_kubeconfig_was_fetched_for_its_owner_only() -> None:
     kubeconfig = Path(__file__).resolve().parents[2] / "secrets" / "mol-node" / "kubeconfig"
     assert stat.S_IMODE(kubeconfig.stat().st_mode) == 0o600
 
 
-def test_secrets_are_encrypted_at_rest(host, cluster):
+def test_secrets_are_encrypted_at_rest(host: Host, cluster: Cluster) -> None:
     cluster.run(f"create secret generic molecule --from-literal=word={SECRET}")
     cluster.run("create configmap molecule --from-literal=word=found-in-clear-on-disk")
     host.check_output("sync")
@@ -31,15 +34,15 @@ def test_secrets_are_encrypted_at_rest(host, cluster):
     cluster.run("delete secret,configmap molecule")
 
 
-def test_requests_are_audited_without_the_content_of_secrets(host, cluster):
+def test_requests_are_audited_without_the_content_of_secrets(host: Host, cluster: Cluster) -> None:
     logs = host.check_output("find /var/log/kubernetes -name '*audit*.log' -size +0").split()
     assert logs
     assert host.run(f'grep -q \'"resource":"secrets"\' {logs[0]}').rc == 0
     assert host.run(f"grep -q {SECRET} {logs[0]}").rc == 1
 
 
-def test_the_kubelets_serving_certificate_is_approved(cluster, eventually):
-    def signed():
+def test_the_kubelets_serving_certificate_is_approved(cluster: Cluster, eventually: Eventually) -> None:
+    def signed() -> None:
         requests = cluster.get("certificatesigningrequests")["items"]
         serving = [r for r in requests if r["spec"]["signerName"] == "kubernetes.io/kubelet-serving"]
         assert serving
@@ -48,17 +51,17 @@ def test_the_kubelets_serving_certificate_is_approved(cluster, eventually):
     eventually(signed, 60)
 
 
-def test_privileged_pods_are_refused_by_default(cluster, namespace, pod):
+def test_privileged_pods_are_refused_by_default(cluster: Cluster, namespace: str, pod: MakePod) -> None:
     spec = pod("bad", "docker.io/library/busybox:1.37.0", container={"securityContext": {"privileged": True}})
     with pytest.raises(AssertionError, match="violates PodSecurity"):
         cluster.apply(namespace, spec, dry_run=True)
 
 
-def test_the_read_only_port_of_the_kubelet_is_closed(host):
+def test_the_read_only_port_of_the_kubelet_is_closed(host: Host) -> None:
     assert not host.socket("tcp://0.0.0.0:10255").is_listening
 
 
-def test_reads_of_secrets_by_nodes_are_audited(host, cluster):
+def test_reads_of_secrets_by_nodes_are_audited(host: Host, cluster: Cluster) -> None:
     """The kubelet reads the Secrets of its pods; here, one asks as the kubelet."""
     kubelet = "kubectl --kubeconfig /etc/kubernetes/kubelet.conf"
     host.run(f"{kubelet} get secret molecule-audit --namespace kube-system")
@@ -68,8 +71,13 @@ def test_reads_of_secrets_by_nodes_are_audited(host, cluster):
 
 
 def test_a_changed_setting_arrives_and_is_the_same_afterwards(
-    host, inventory, variables, cluster, eventually, tmp_path
-):
+    host: Host,
+    inventory: Inventory,
+    variables: dict[str, Any],
+    cluster: Cluster,
+    eventually: Eventually,
+    tmp_path: Path,
+) -> None:
     name = inventory.hosts("control_plane")[0]
     tag = variables["control_plane_etcd_image_tag"]
     etcd = f"{variables['control_plane_image_repository']}/etcd:{tag}"
@@ -86,7 +94,7 @@ def test_a_changed_setting_arrives_and_is_the_same_afterwards(
     (tmp_path / "changed.json").write_text(json.dumps(changed))
     options = ("--extra-vars", f"@{tmp_path}/changed.json")
 
-    def running():
+    def running() -> dict[str, Any]:
         kubelet = json.loads(cluster.run(f"get --raw /api/v1/nodes/{name}/proxy/configz"))["kubeletconfig"]
         proxy = host.check_output("curl --silent --fail http://127.0.0.1:10249/configz")
         pods = cluster.get("pods --namespace=kube-system --selector=component=etcd")["items"]
@@ -99,7 +107,7 @@ def test_a_changed_setting_arrives_and_is_the_same_afterwards(
             "taints": [taint["key"] for taint in cluster.get(f"node {name}")["spec"].get("taints", [])],
         }
 
-    def same(found, expected):
+    def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
         assert found == expected
 
     before = running()
@@ -119,7 +127,7 @@ def test_a_changed_setting_arrives_and_is_the_same_afterwards(
         "taints": taints,
     }
     eventually(lambda: same(running(), after), 120)
-    changes, output = inventory.converge(*options)
+    changes, output = inventory.converge("--diff", *options)
     assert changes[name] == 0, output[-6000:]
     inventory.converge()
     eventually(lambda: same(running(), before), 120)

@@ -8,11 +8,15 @@ import ssl
 import subprocess
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import yaml
+
+from scenario import Cluster, Eventually, Inventory, MakePod, Object
 
 IMAGE = "docker.io/library/busybox:1.37.0"
 SECONDS_TO_FIND = 30
@@ -31,30 +35,38 @@ echo 'WORD-last'
 """
 
 
+def password_of(lookup: str) -> str:
+    """Return the content of the file that a variable looks up."""
+    found = re.search(r"file', '([^']+)'", lookup)
+    assert found, lookup
+    return Path(found[1]).read_text()
+
+
 class Store:
     """The store, as one that may only read."""
 
-    def __init__(self, variables):
-        path = re.search(r"file', '([^']+)'", variables["logging_reader_password"])[1]
+    def __init__(self, variables: dict[str, Any]) -> None:
+        password = password_of(variables["logging_reader_password"])
         context = ssl.create_default_context(cadata=variables["logging_ca"])
-        account = (variables["logging_reader_user"], Path(path).read_text())
+        account = (variables["logging_reader_user"], password)
         self.http = httpx.Client(base_url=variables["logging_url"], verify=context, auth=account, timeout=20)
 
-    def search(self, query, size=50, **more):
+    def search(self, query: str, size: int = 50, **more: Any) -> Object:
         body = {"size": size, "query": {"query_string": {"query": query, "default_field": "message"}}, **more}
-        return self.http.post("/logs-*/_search", json=body).raise_for_status().json()["hits"]
+        answer = self.http.post("/logs-*/_search", json=body).raise_for_status()
+        return dict(answer.json()["hits"])
 
-    def documents(self, query):
+    def documents(self, query: str) -> list[Object]:
         return [hit["_source"] for hit in self.search(query)["hits"]]
 
 
 @pytest.fixture(scope="module")
-def store(variables):
+def store(variables: dict[str, Any]) -> Store:
     return Store(variables)
 
 
 @pytest.fixture(scope="module")
-def speaker(cluster, pod):
+def speaker(cluster: Cluster, pod: MakePod) -> Iterator[str]:
     """Return the name of a pod that has printed all kinds of lines, in a namespace of its own."""
     name = f"speaker-{uuid.uuid4().hex[:8]}"
     cluster.run(f"create namespace {name}")
@@ -65,7 +77,9 @@ def speaker(cluster, pod):
     cluster.run(f"delete namespace {name} --wait=false")
 
 
-def test_a_line_of_each_kind_is_found(store, speaker, eventually, variables):
+def test_a_line_of_each_kind_is_found(
+    store: Store, speaker: str, eventually: Eventually, variables: dict[str, Any]
+) -> None:
     stream = variables["cluster_name"].replace("-", "_")
     for kind, query in {
         "app": f'"{speaker}-last"',
@@ -75,7 +89,7 @@ def test_a_line_of_each_kind_is_found(store, speaker, eventually, variables):
     }.items():
         wanted = f"({query}) AND data_stream.dataset:{kind} AND data_stream.namespace:{stream}"
 
-        def found(wanted=wanted, kind=kind):
+        def found(wanted: str = wanted, kind: str = kind) -> list[Object]:
             documents = store.documents(wanted)
             assert documents, f"no line of the kind {kind}: {wanted}"
             return documents
@@ -88,11 +102,11 @@ def test_a_line_of_each_kind_is_found(store, speaker, eventually, variables):
     assert application["kubernetes"]["node"]["name"]
 
 
-def test_events_come_once(store, speaker):
+def test_events_come_once(store: Store, speaker: str) -> None:
     assert len(store.documents(f"kubernetes.object.name:{speaker} AND event.reason:Started")) == 1
 
 
-def test_strange_lines_are_kept_as_text(store, speaker):
+def test_strange_lines_are_kept_as_text(store: Store, speaker: str) -> None:
     lines = {
         kind: store.documents(f'"{speaker}-{kind}"') for kind in ("broken", "binary", "long", "deep", "last")
     }
@@ -104,22 +118,21 @@ def test_strange_lines_are_kept_as_text(store, speaker):
     assert store.documents(f'json.word:"{speaker}-json" AND json.status:503 AND log.level:warn')
 
 
-def test_no_secret_leaves_its_node(store, speaker):
+def test_no_secret_leaves_its_node(store: Store, speaker: str) -> None:
     documents = store.documents(f"kubernetes.pod.name:{speaker}")
     assert len(documents) == 7
     assert "hunter2" not in json.dumps(documents)
     assert sum(document["message"].count("***") for document in documents) == 6
 
 
-def test_accounts_may_do_what_they_need_only(store, variables):
+def test_accounts_may_do_what_they_need_only(store: Store, variables: dict[str, Any]) -> None:
     assert store.http.put("/logs-app-x/_doc/1", json={}).status_code == 403
-    path = re.search(r"file', '([^']+)'", variables["logging_password"])[1]
-    writer = (variables["logging_user"], Path(path).read_text())
+    writer = (variables["logging_user"], password_of(variables["logging_password"]))
     assert store.http.post("/logs-*/_search", auth=writer).status_code == 403
     assert store.http.get("/_cluster/health", auth=("collector", "wrong")).status_code == 401
 
 
-def test_metrics_are_served(cluster):
+def test_metrics_are_served(cluster: Cluster) -> None:
     pods = cluster.get(f"pods --namespace=logging -l {COLLECTORS}")["items"]
     assert len(pods) == len(cluster.get("nodes")["items"])
     # Policies let a node reach its own pods: that of the API server here.
@@ -128,11 +141,13 @@ def test_metrics_are_served(cluster):
     assert "otelcol_exporter_queue_size" in metrics
 
 
-def store_is(word):
+def store_is(word: str) -> None:
     subprocess.run(["quote-platform", "lab", word, "logs", "--name", LAB], check=True)
 
 
-def test_nothing_is_lost_while_the_store_is_away(store, cluster, pod, eventually):
+def test_nothing_is_lost_while_the_store_is_away(
+    store: Store, cluster: Cluster, pod: MakePod, eventually: Eventually
+) -> None:
     word = uuid.uuid4().hex
     store_is("stop")
     started = time.monotonic()
@@ -152,7 +167,7 @@ def test_nothing_is_lost_while_the_store_is_away(store, cluster, pod, eventually
     finally:
         store_is("start")
 
-    def all_there():
+    def all_there() -> None:
         missing = set(range(LINES)) - numbers(store, word)
         assert not missing, f"{len(missing)} lines are missing, from {min(missing)} to {max(missing)}"
 
@@ -160,11 +175,11 @@ def test_nothing_is_lost_while_the_store_is_away(store, cluster, pod, eventually
     cluster.run(f"delete namespace away-{word} --wait=false")
 
 
-def numbers(store, word):
+def numbers(store: Store, word: str) -> set[int]:
     """Return the numbers of the lines that were found; none while the store is away."""
-    found, after = set(), None
+    found, after = set[int](), None
     while True:
-        more = {"search_after": after} if after else {}
+        more: dict[str, Any] = {"search_after": after} if after else {}
         try:
             page = store.search(f"json.word:{word}", 10000, sort=["json.n"], **more)["hits"]
         except httpx.HTTPError:
@@ -179,27 +194,23 @@ def numbers(store, word):
 
 
 @pytest.fixture(scope="module")
-def eck(inventory, cluster):
+def eck(inventory: Inventory, cluster: Cluster) -> Iterator[str]:
     """Ask ECK for a store; return the namespace."""
-    playbook = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "eck.yml"
-    for _ in range(2):
-        command = ["ansible-playbook", *inventory.arguments, str(playbook)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout[-4000:]
-    assert set(re.findall(r"changed=(\d+)", done.stdout)) == {"0"}, done.stdout[-4000:]
+    inventory.converge(playbook="eck.yml")
+    inventory.unchanged(playbook="eck.yml")
     cluster.run("rollout status statefulset/eck --namespace=molecule-eck --timeout=120s")
     yield "molecule-eck"
     cluster.run("delete namespace molecule-eck --wait=false")
     cluster.run("delete validatingwebhookconfiguration elastic-webhook.k8s.elastic.co")
 
 
-def test_the_operator_takes_the_objects(cluster, eck, eventually):
-    def made():
+def test_the_operator_takes_the_objects(cluster: Cluster, eck: str, eventually: Eventually) -> None:
+    def made() -> Object:
         found = cluster.get(f"statefulsets --namespace={eck} -l common.k8s.elastic.co/type=elasticsearch")[
             "items"
         ]
         assert [item["metadata"]["name"] for item in found] == ["logs-es-default"]
-        return found[0]["spec"]["template"]["spec"]
+        return dict(found[0]["spec"]["template"]["spec"])
 
     spec = eventually(made, 90)
     assert spec["containers"][0]["image"].startswith("docker.elastic.co/elasticsearch/elasticsearch:")
@@ -210,14 +221,14 @@ def test_the_operator_takes_the_objects(cluster, eck, eventually):
     assert collected["logs_writer"]["indices"][0]["privileges"] == ["auto_configure", "create_doc"]
     assert cluster.get(f"secret logs-es-secure-settings --namespace={eck}")["data"]
 
-    def asked_for():
+    def asked_for() -> None:
         kibana = cluster.get(f"deployment logs-kb --namespace={eck}")["spec"]["template"]["spec"]
         assert kibana["containers"][0]["image"].startswith("docker.elastic.co/kibana/kibana:")
 
     eventually(asked_for, 60)
 
 
-def test_its_webhook_refuses_nonsense(cluster, eck, eventually):
+def test_its_webhook_refuses_nonsense(cluster: Cluster, eck: str, eventually: Eventually) -> None:
     found = cluster.get(f"elasticsearch logs --namespace={eck}")
     for key in ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "annotations"):
         found["metadata"].pop(key, None)
@@ -226,7 +237,7 @@ def test_its_webhook_refuses_nonsense(cluster, eck, eventually):
     cluster.apply(eck, found, dry_run=True)
     found["spec"]["version"] = "nine"
 
-    def refused():
+    def refused() -> None:
         with pytest.raises(AssertionError, match="Cannot parse Elasticsearch version"):
             cluster.apply(eck, found, dry_run=True)
 

@@ -5,9 +5,15 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from testinfra.host import Host
+
+from scenario import Cluster, Eventually, Inventory, MakePod, Object
+
+Ask = Callable[[str], list[Object]]
 
 NAMESPACE = "molecule-monitoring"
 IMAGE = "docker.io/library/busybox:1.37.0"
@@ -31,16 +37,16 @@ JOBS = {
 
 
 @pytest.fixture(scope="module")
-def ask(cluster):
-    def call(query):
+def ask(cluster: Cluster) -> Ask:
+    def call(query: str) -> list[Object]:
         command = ["/bin/promtool", "query", "instant", "--format=json", "http://localhost:9090", query]
-        return json.loads(cluster.execute("monitoring", "prometheus-main-0", *command))
+        return list(json.loads(cluster.execute("monitoring", "prometheus-main-0", *command)))
 
     return call
 
 
 @pytest.fixture(scope="module")
-def space(cluster):
+def space(cluster: Cluster) -> Iterator[str]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
     cluster.run("apply --server-side --filename=-", json.dumps(body))
@@ -48,7 +54,7 @@ def space(cluster):
     cluster.run(f"delete namespace {NAMESPACE} --wait=false")
 
 
-def application(pod, name, figures):
+def application(pod: MakePod, name: str, figures: int) -> Object:
     """Return a pod that stands for the application, with so many figures."""
     script = (
         f"mkdir /tmp/www; for i in $(seq {figures}); do "
@@ -61,14 +67,14 @@ def application(pod, name, figures):
     return found
 
 
-def test_every_part_is_measured(cluster, ask, eventually):
+def test_every_part_is_measured(cluster: Cluster, ask: Ask, eventually: Eventually) -> None:
     # A figure comes at its own next scrape, a rule's at its group's next turn.
-    def every_target_answers():
+    def every_target_answers() -> None:
         up = ask("up")
         assert {one["metric"]["job"] for one in up} >= JOBS
         assert [one["metric"] for one in up if one["value"][1] != "1"] == []
 
-    def figures():
+    def figures() -> None:
         nodes = {node["metadata"]["name"] for node in cluster.get("nodes")["items"]}
         for query in ("node_memory_MemAvailable_bytes", "kubelet_running_pods", "machine_cpu_cores"):
             assert {one["metric"]["node"] for one in ask(query)} >= nodes, query
@@ -89,7 +95,15 @@ def test_every_part_is_measured(cluster, ask, eventually):
     eventually(figures, 90)
 
 
-def test_only_who_may_reads_figures(cluster, host, inventory, pod, space, eventually, variables):
+def test_only_who_may_reads_figures(
+    cluster: Cluster,
+    host: Host,
+    inventory: Inventory,
+    pod: MakePod,
+    space: str,
+    eventually: Eventually,
+    variables: dict[str, Any],
+) -> None:
     address = inventory.variables(inventory.hosts("control_plane")[0])["ansible_host"]
     for port, refused in ((9100, "401"), (2382, "401"), (10257, "403"), (10259, "403"), (10250, "401")):
         status = host.run(
@@ -108,16 +122,14 @@ def test_only_who_may_reads_figures(cluster, host, inventory, pod, space, eventu
     cluster.apply(space, *(pod(name, variables["verify_image"], container=dict(pause)) for name in names))
     cluster.wait(f"--namespace={space} --for=condition=Ready pod/client pod/stranger")
 
-    def reached(name, part, port):
-        return (
-            host.run(
-                "kubectl --kubeconfig /etc/kubernetes/admin.conf exec "
-                f"--namespace={space} {name} -- /agnhost connect {addresses[part]}:{port} --timeout=3s"
-            ).rc
-            == 0
+    def reached(name: str, part: str, port: int) -> bool:
+        asked = host.run(
+            "kubectl --kubeconfig /etc/kubernetes/admin.conf exec "
+            f"--namespace={space} {name} -- /agnhost connect {addresses[part]}:{port} --timeout=3s"
         )
+        return bool(asked.rc == 0)
 
-    def client_is_let_in():
+    def client_is_let_in() -> None:
         assert reached("client", "prometheus", 9090)
         assert reached("client", "alertmanager", 9093)
 
@@ -126,26 +138,25 @@ def test_only_who_may_reads_figures(cluster, host, inventory, pod, space, eventu
     assert not reached("stranger", "alertmanager", 9093)
 
 
-def test_people_need_the_password(inventory, eventually):
+def test_people_need_the_password(inventory: Inventory, eventually: Eventually) -> None:
     address = inventory.variables(inventory.hosts("control_plane")[0])["ansible_host"]
-    option = next(one for one in inventory.arguments if "cluster_secrets_dir=" in one)
-    password = (Path(option.split("cluster_secrets_dir=")[1]) / "monitoring-password").read_text().split()[0]
+    password = (inventory.secrets / "monitoring-password").read_text().split()[0]
     unverified = ssl._create_unverified_context()  # noqa: S323 (its name leads nowhere here)
 
-    def status(word):
+    def status(word: str) -> int:
         headers = {"Host": "prometheus.example.com"}
         if word:
             headers["Authorization"] = f"Basic {base64.b64encode(f'admin:{word}'.encode()).decode()}"
         request = urllib.request.Request(f"https://{address}/-/healthy", headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=5, context=unverified) as answer:  # noqa: S310
-                return answer.status
+                return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
         except OSError as error:
             raise AssertionError(str(error)) from error
 
-    def lets_in():
+    def lets_in() -> None:
         assert status(password) == 200
 
     eventually(lets_in, 60)
@@ -153,18 +164,20 @@ def test_people_need_the_password(inventory, eventually):
     assert status("wrong") == 401
 
 
-def test_a_flood_of_labels_stays_outside(cluster, ask, pod, space, eventually):
+def test_a_flood_of_labels_stays_outside(
+    cluster: Cluster, ask: Ask, pod: MakePod, space: str, eventually: Eventually
+) -> None:
     cluster.apply(space, application(pod, "calm", 50), application(pod, "flood", 500))
     cluster.wait(f"--namespace={space} --for=condition=Ready pod/calm pod/flood")
 
-    def judged():
+    def judged() -> None:
         found = {one["metric"]["pod"]: one["value"][1] for one in ask(f'up{{namespace="{space}"}}')}
         assert found == {"calm": "1", "flood": "0"}
 
     eventually(judged, 90)
     assert len(ask("flood")) == 50
 
-    def told():
+    def told() -> None:
         assert ask("prometheus_target_scrapes_exceeded_sample_limit_total > 0")
 
     eventually(told, 60)

@@ -1,20 +1,19 @@
 """Accounts that work pass; a wrong key, bucket, authority or address is refused by name."""
 
 import json
-import os
-import subprocess
+from typing import Any
 
 import pytest
 
-
-def judge(inventory, **given):
-    playbook = f"{os.environ['MOLECULE_SCENARIO_DIRECTORY']}/converge.yml"
-    command = ["ansible-playbook", *inventory.arguments, f"--extra-vars={json.dumps(given)}", playbook]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
+from scenario import Inventory, words
 
 
-def account(**changes):
+def judge(inventory: Inventory, **given: Any) -> tuple[int, str]:
+    done = inventory.play(f"--extra-vars={json.dumps(given)}")
+    return done.returncode, words(done)
+
+
+def account(**changes: str) -> dict[str, Any]:
     known = {
         "bucket": "{{ cluster_name }}-postgres",
         "access_key": "postgres",
@@ -23,7 +22,7 @@ def account(**changes):
     return {"object_store_accounts": {"postgres": known | changes}}
 
 
-def test_accounts_that_work_pass(inventory):
+def test_accounts_that_work_pass(inventory: Inventory) -> None:
     status, output = judge(inventory)
     assert status == 0, output
 
@@ -46,7 +45,7 @@ def test_accounts_that_work_pass(inventory):
     ],
     ids=["access key", "secret key", "bucket", "another's bucket", "authority", "address"],
 )
-def test_what_is_wrong_is_refused_by_name(inventory, given, message):
+def test_what_is_wrong_is_refused_by_name(inventory: Inventory, given: dict[str, Any], message: str) -> None:
     status, output = judge(inventory, **given)
     assert status != 0
     assert message in output

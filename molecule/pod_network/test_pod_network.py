@@ -1,15 +1,19 @@
 """Pods reach one another, services and names; a NetworkPolicy refuses and admits."""
 
+from typing import Any
+
 import pytest
+
+from scenario import Cluster, Eventually, Inventory, MakePod
 
 
 @pytest.fixture(scope="module")
-def image(variables):
-    return variables["verify_image"]
+def image(variables: dict[str, Any]) -> str:
+    return str(variables["verify_image"])
 
 
 @pytest.fixture
-def pair(cluster, namespace, pod, image):
+def pair(cluster: Cluster, namespace: str, pod: MakePod, image: str) -> str:
     """Return a namespace with a server behind a service and a client."""
     server = pod("server", image, container={"args": ["netexec", "--http-port=8080"]})
     client = pod("client", image, container={"args": ["pause"]})
@@ -24,15 +28,17 @@ def pair(cluster, namespace, pod, image):
     return namespace
 
 
-def connect(cluster, namespace, target):
+def connect(cluster: Cluster, namespace: str, target: str) -> None:
     cluster.execute(namespace, "client", "/agnhost", "connect", "--timeout=3s", target)
 
 
-def test_the_node_is_ready(cluster, inventory):
+def test_the_node_is_ready(cluster: Cluster, inventory: Inventory) -> None:
     cluster.wait(f"--for=condition=Ready node/{inventory.hosts('control_plane')[0]}", 120)
 
 
-def test_pod_service_and_name_are_reached_and_policies_hold(cluster, pair, eventually):
+def test_pod_service_and_name_are_reached_and_policies_hold(
+    cluster: Cluster, pair: str, eventually: Eventually
+) -> None:
     address = cluster.get(f"pod server --namespace={pair}")["status"]["podIP"]
     service = cluster.get(f"service server --namespace={pair}")["spec"]["clusterIP"]
     connect(cluster, pair, f"{address}:8080")
@@ -47,7 +53,7 @@ def test_pod_service_and_name_are_reached_and_policies_hold(cluster, pair, event
     }
     cluster.apply(pair, policy)
 
-    def refused():
+    def refused() -> None:
         with pytest.raises(AssertionError):
             connect(cluster, pair, f"{address}:8080")
 

@@ -2,19 +2,21 @@
 
 import base64
 import json
-import os
-import subprocess
+from collections.abc import Iterator
+from typing import Any
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+
+from scenario import Cluster, Eventually, Inventory
 
 SPACE, NAME = "molecule-secrets", "quote-app-database"
 PORT = 5566
 
 
 @pytest.fixture(scope="module")
-def aws():
+def aws() -> Iterator[Any]:
     """Return Secrets Manager of an AWS that pods reach at their nodes' gateway."""
     server = ThreadedMotoServer("0.0.0.0", PORT, verbose=False)  # noqa: S104
     server.start()
@@ -25,12 +27,14 @@ def aws():
     server.stop()
 
 
-def delivered(cluster):
+def delivered(cluster: Cluster) -> dict[str, str]:
     data = cluster.get(f"secret --namespace={SPACE} {NAME}")["data"]
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
-def test_a_secret_is_delivered_and_follows_its_source(cluster, aws, variables, eventually):
+def test_a_secret_is_delivered_and_follows_its_source(
+    cluster: Cluster, aws: Any, variables: dict[str, Any], eventually: Eventually
+) -> None:
     account = {"username": "quotes", "password": "first-password"}
     name = f"{variables['cluster_name']}/quote-app/database"
     aws.create_secret(Name=name, SecretString=json.dumps(account))
@@ -41,7 +45,7 @@ def test_a_secret_is_delivered_and_follows_its_source(cluster, aws, variables, e
     aws.put_secret_value(SecretId=name, SecretString=json.dumps(account))
     cluster.run(f"annotate externalsecret --namespace={SPACE} {NAME} force-sync=2 --overwrite")
 
-    def followed():
+    def followed() -> None:
         assert delivered(cluster) == account
 
     eventually(followed)
@@ -61,7 +65,9 @@ def test_a_secret_is_delivered_and_follows_its_source(cluster, aws, variables, e
         ("create", "serviceaccounts/token", "kube-system", False),
     ],
 )
-def test_the_operator_may_no_more_than_it_needs(cluster, verb, what, space, allowed):
+def test_the_operator_may_no_more_than_it_needs(
+    cluster: Cluster, verb: str, what: str, space: str, allowed: bool
+) -> None:
     resource, _, below = what.partition("/")
     attributes = {"namespace": space, "verb": verb, "resource": resource, "subresource": below}
     review = {
@@ -76,16 +82,13 @@ def test_the_operator_may_no_more_than_it_needs(cluster, verb, what, space, allo
     assert answer["status"]["allowed"] is allowed
 
 
-def test_objects_of_the_driver_are_accepted(inventory, cluster):
-    playbook = f"{os.environ['MOLECULE_SCENARIO_DIRECTORY']}/csi.yml"
-    command = ["ansible-playbook", *inventory.arguments, "--diff", playbook]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-6000:]
+def test_objects_of_the_driver_are_accepted(inventory: Inventory, cluster: Cluster) -> None:
+    _, output = inventory.converge("--diff", playbook="csi.yml")
     for what in (
         "DaemonSet kube-system/csi-secrets-store",
         "DaemonSet kube-system/vault-csi-provider",
         "CSIDriver secrets-store.csi.k8s.io",
         f"SecretProviderClass {SPACE}/{NAME}",
     ):
-        assert f"after: {what}" in done.stdout, what
+        assert f"after: {what}" in output, what
     assert not cluster.get(f"secretproviderclasses --namespace={SPACE}")["items"]

@@ -4,20 +4,30 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 import yaml
 
+from scenario import Cluster, Inventory
+
 NAMESPACE = "etcd-snapshots"
 
 
-@pytest.fixture(scope="module")
-def job(cluster):
-    """Run the CronJob by hand; return a caller that waits for it."""
-    made = []
+class Job(Protocol):
+    """Runs the CronJob once under a name, until it has a condition."""
 
-    def run(name, condition="Complete"):
+    def __call__(self, name: str, condition: str = "Complete") -> None: ...
+
+
+@pytest.fixture(scope="module")
+def job(cluster: Cluster) -> Iterator[Job]:
+    """Run the CronJob by hand; return a caller that waits for it."""
+    made: list[str] = []
+
+    def run(name: str, condition: str = "Complete") -> None:
         cluster.run(f"--namespace={NAMESPACE} create job {name} --from=cronjob/etcd-snapshot")
         made.append(name)
         cluster.wait(f"--namespace={NAMESPACE} --for=condition={condition} job/{name}", 180)
@@ -28,16 +38,14 @@ def job(cluster):
 
 
 @pytest.fixture(scope="module")
-def prefix(variables):
+def prefix(variables: dict[str, Any]) -> str:
     return f"{variables['cluster_name']}/etcd"
 
 
-def backup(inventory, *words):
+def backup(inventory: Inventory, *words: str) -> Any:
     """Call the package as an administrator does, with the account that the CronJob has."""
     master = inventory.variables(inventory.hosts("control_plane")[0])
-    option = next(one for one in inventory.arguments if "cluster_secrets_dir=" in one)
-    secrets = Path(option.split("cluster_secrets_dir=")[1])
-    keys = yaml.safe_load((secrets / "object-store.yml").read_text())
+    keys = yaml.safe_load((inventory.secrets / "object-store.yml").read_text())
     store = inventory.variables(inventory.hosts("object_store")[0])["ansible_host"]
     environment = {
         "S3_ENDPOINT": f"https://{store}:7070",
@@ -45,7 +53,7 @@ def backup(inventory, *words):
         "S3_BUCKET": f"{master['cluster_name']}-snapshots",
         "AWS_ACCESS_KEY_ID": "snapshots",
         "AWS_SECRET_ACCESS_KEY": keys["snapshots"],
-        "AWS_CA_BUNDLE": str(secrets / "certificates/authority.crt"),
+        "AWS_CA_BUNDLE": str(inventory.secrets / "certificates/authority.crt"),
     }
     command = [sys.executable, "-m", "quote_platform.backup", *words]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
@@ -53,7 +61,9 @@ def backup(inventory, *words):
     return json.loads(done.stdout)
 
 
-def test_a_snapshot_is_stored_whole(cluster, inventory, job, prefix, tmp_path):
+def test_a_snapshot_is_stored_whole(
+    cluster: Cluster, inventory: Inventory, job: Job, prefix: str, tmp_path: Path
+) -> None:
     job("molecule-whole")
     logs = f"--namespace={NAMESPACE} logs job/molecule-whole --container"
     stored = json.loads(cluster.run(f"{logs}=store"))
@@ -69,14 +79,16 @@ def test_a_snapshot_is_stored_whole(cluster, inventory, job, prefix, tmp_path):
     assert backup(inventory, "check", prefix, "--max-age=600")["name"] == stored["name"]
 
 
-def test_retention_ran_and_kept_the_newest_of_the_day(cluster, inventory, job, prefix):
+def test_retention_ran_and_kept_the_newest_of_the_day(
+    cluster: Cluster, inventory: Inventory, job: Job, prefix: str
+) -> None:
     job("molecule-prune")
     line = json.loads(cluster.run(f"--namespace={NAMESPACE} logs job/molecule-prune --container=prune"))
     assert line["kept"] == len(backup(inventory, "list", prefix, "--json"))
     assert line["kept"] <= 2  # midnight may have passed
 
 
-def test_its_pods_hold_no_more_than_they_need(cluster):
+def test_its_pods_hold_no_more_than_they_need(cluster: Cluster) -> None:
     spec = cluster.get(f"cronjob etcd-snapshot --namespace={NAMESPACE}")["spec"]["jobTemplate"]["spec"]
     pod = spec["template"]["spec"]
     assert not pod.get("hostNetwork")
@@ -95,7 +107,9 @@ def test_its_pods_hold_no_more_than_they_need(cluster):
         assert not any("value" in one for one in container.get("env", []) if "SECRET" in one["name"])
 
 
-def test_a_store_that_refuses_fails_the_job_and_says_why(cluster, job, variables):
+def test_a_store_that_refuses_fails_the_job_and_says_why(
+    cluster: Cluster, job: Job, variables: dict[str, Any]
+) -> None:
     secret = f"--namespace={NAMESPACE} patch secret object-store --type=merge --patch"
     before = cluster.get(f"secret object-store --namespace={NAMESPACE}")["data"]["secret-key"]
     cluster.run(f"""{secret}='{json.dumps({"data": {"secret-key": "d3Jvbmc="}})}'""")

@@ -1,14 +1,16 @@
 """A claim is bound by the first pod that uses it, and keeps its data when the pod goes."""
 
+from scenario import Cluster, MakePod
+
 IMAGE = "docker.io/library/busybox:1.37.0"
 
 
-def test_fast_ssd_is_the_default_class(cluster):
+def test_fast_ssd_is_the_default_class(cluster: Cluster) -> None:
     annotations = cluster.get("storageclass fast-ssd")["metadata"]["annotations"]
     assert annotations["storageclass.kubernetes.io/is-default-class"] == "true"
 
 
-def test_data_outlives_the_pod(cluster, namespace, pod):
+def test_data_outlives_the_pod(cluster: Cluster, namespace: str, pod: MakePod) -> None:
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -21,7 +23,7 @@ def test_data_outlives_the_pod(cluster, namespace, pod):
     }
     cluster.apply(namespace, claim)
 
-    def use(name, script):
+    def use(name: str, script: str) -> None:
         spec = pod(
             name,
             IMAGE,

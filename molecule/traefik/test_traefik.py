@@ -2,9 +2,19 @@
 
 import ssl
 import urllib.request
+from typing import Any
+
+from scenario import Cluster, Eventually, Inventory, MakePod
 
 
-def test_an_ingress_of_class_public_answers(cluster, inventory, namespace, pod, variables, eventually):
+def test_an_ingress_of_class_public_answers(
+    cluster: Cluster,
+    inventory: Inventory,
+    namespace: str,
+    pod: MakePod,
+    variables: dict[str, Any],
+    eventually: Eventually,
+) -> None:
     server = pod("web", variables["verify_image"], container={"args": ["netexec", "--http-port=8080"]})
     service = {
         "apiVersion": "v1",
@@ -31,7 +41,7 @@ def test_an_ingress_of_class_public_answers(cluster, inventory, namespace, pod, 
     cluster.wait(f"--namespace={namespace} --for=condition=Ready pod/web", 120)
     address = inventory.variables(inventory.hosts("workers")[0])["ansible_host"]
 
-    def answers():
+    def answers() -> None:
         request = urllib.request.Request(
             f"https://{address}/echo?msg=through", headers={"Host": "molecule.example.com"}
         )
@@ -47,6 +57,6 @@ def test_an_ingress_of_class_public_answers(cluster, inventory, namespace, pod, 
     eventually(answers, 90)
 
 
-def test_public_is_the_default_class(cluster):
+def test_public_is_the_default_class(cluster: Cluster) -> None:
     annotations = cluster.get("ingressclass public")["metadata"]["annotations"]
     assert annotations["ingressclass.kubernetes.io/is-default-class"] == "true"

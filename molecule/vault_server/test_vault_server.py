@@ -2,59 +2,51 @@
 
 import importlib.util
 import json
-import os
-import subprocess
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+from testinfra.host import Host
 
 from quote_platform.backup.vault import whole
+from scenario import Inventory, words
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "vault_server"
 WORD = "s3cr3t-of-molecule"
 
 
 @pytest.fixture(scope="module")
-def secrets(inventory):
-    option = next(one for one in inventory.arguments if "cluster_secrets_dir=" in one)
-    return Path(option.split("cluster_secrets_dir=")[1])
-
-
-@pytest.fixture(scope="module")
-def plugin():
+def plugin() -> ModuleType:
     spec = importlib.util.spec_from_file_location("use_vault", ROLE / "action_plugins/use_vault.py")
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture(scope="module")
-def api(plugin, variables, secrets):
+def api(plugin: ModuleType, variables: dict[str, Any], secrets: Path) -> Any:
     authority = (secrets / "certificates/authority.crt").read_text()
     return plugin.Api.open(f"https://{variables['ansible_host']}:8200", authority, 90)
 
 
 @pytest.fixture(scope="module")
-def keys(plugin, secrets):
+def keys(plugin: ModuleType, secrets: Path) -> Any:
     return plugin.Keys(secrets / "vault-keys.yml", secrets / "vault-password")
 
 
-def converge(inventory, *arguments):
-    playbook = f"{os.environ['MOLECULE_SCENARIO_DIRECTORY']}/converge.yml"
-    command = ["ansible-playbook", *inventory.arguments, playbook, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_a_restart_seals_it_and_a_run_unseals_it(host, api, inventory):
+def test_a_restart_seals_it_and_a_run_unseals_it(host: Host, api: Any, inventory: Inventory) -> None:
     host.check_output("systemctl restart vault")
     assert api.status()["sealed"]
-    done = converge(inventory, "-vvv")
+    done = inventory.play("-vvv")
     assert done.returncode == 0, done.stdout[-4000:]
     assert not api.status()["sealed"]
     assert WORD not in done.stdout + done.stderr
 
 
-def test_a_policy_lets_in_where_it_says_and_nowhere_else(plugin, api, keys):
+def test_a_policy_lets_in_where_it_says_and_nowhere_else(plugin: ModuleType, api: Any, keys: Any) -> None:
     with plugin.root(api, keys.load()):
         assert plugin.read(api, "kv/data/molecule")["data"] == {"word": WORD}
         orphan = {
@@ -71,7 +63,7 @@ def test_a_policy_lets_in_where_it_says_and_nowhere_else(plugin, api, keys):
     assert api.ask("GET", "sys/metrics?format=prometheus").status_code in {400, 403}
 
 
-def test_every_plugin_that_the_platform_uses_is_there(plugin, api, keys):
+def test_every_plugin_that_the_platform_uses_is_there(plugin: ModuleType, api: Any, keys: Any) -> None:
     with plugin.root(api, keys.load()):
         assert plugin.read(api, "sys/auth/kubernetes")["type"] == "kubernetes"
         found = plugin.read(api, "sys/plugins/catalog/database/postgresql-database-plugin")
@@ -86,7 +78,7 @@ def test_every_plugin_that_the_platform_uses_is_there(plugin, api, keys):
             api.call("POST", "database/config/molecule", wrong)
 
 
-def test_requests_are_written_down_without_their_secrets(host):
+def test_requests_are_written_down_without_their_secrets(host: Host) -> None:
     log = host.check_output("cat /var/log/vault/audit.log")
     paths = {json.loads(line)["request"]["path"] for line in log.splitlines()}
     assert "kv/data/molecule" in paths
@@ -94,7 +86,9 @@ def test_requests_are_written_down_without_their_secrets(host):
     assert host.file("/var/log/vault/audit.log").mode == 0o600
 
 
-def test_the_audit_log_goes_on_after_its_rotation(host, api, plugin, keys):
+def test_the_audit_log_goes_on_after_its_rotation(
+    host: Host, api: Any, plugin: ModuleType, keys: Any
+) -> None:
     host.check_output("logrotate --force /etc/logrotate.d/vault")
     assert host.file("/var/log/vault/audit.log.1").size > 0
     with plugin.root(api, keys.load()):
@@ -102,7 +96,7 @@ def test_the_audit_log_goes_on_after_its_rotation(host, api, plugin, keys):
     assert "kv/data/molecule" in host.check_output("cat /var/log/vault/audit.log")
 
 
-def test_keys_are_encrypted_and_nothing_else_is_kept(secrets, keys, host):
+def test_keys_are_encrypted_and_nothing_else_is_kept(secrets: Path, keys: Any, host: Host) -> None:
     text = (secrets / "vault-keys.yml").read_text()
     assert text.startswith("$ANSIBLE_VAULT;1.")
     assert len(keys.load()) == 3
@@ -114,22 +108,26 @@ def test_keys_are_encrypted_and_nothing_else_is_kept(secrets, keys, host):
         assert host.run(f"grep -rqF -e '{key}' /etc /root /var/log /tmp").rc == 1
 
 
-def test_an_empty_vault_with_kept_keys_is_not_initialised_anew(host, inventory, secrets):
+def test_an_empty_vault_with_kept_keys_is_not_initialised_anew(
+    host: Host, inventory: Inventory, secrets: Path
+) -> None:
     before = (secrets / "vault-keys.yml").read_bytes()
     host.check_output("systemctl stop vault && mv /opt/vault/data /opt/vault/away")
     try:
-        done = converge(inventory)
+        done = inventory.play()
         assert done.returncode != 0
-        assert "playbooks/restore-vault.yml" in " ".join((done.stdout + done.stderr).split())
+        assert "playbooks/restore-vault.yml" in words(done)
         assert (secrets / "vault-keys.yml").read_bytes() == before
     finally:
         host.check_output(
             "systemctl stop vault && rm -rf /opt/vault/data && mv /opt/vault/away /opt/vault/data"
         )
-    assert converge(inventory).returncode == 0
+    assert inventory.play().returncode == 0
 
 
-def test_a_snapshot_brings_back_what_was_lost(host, api, plugin, keys, tmp_path):
+def test_a_snapshot_brings_back_what_was_lost(
+    host: Host, api: Any, plugin: ModuleType, keys: Any, tmp_path: Path
+) -> None:
     with plugin.root(api, keys.load()):
         content = api.ask("GET", "sys/storage/raft/snapshot").content
     whole([content], "the snapshot")
@@ -142,7 +140,7 @@ def test_a_snapshot_brings_back_what_was_lost(host, api, plugin, keys, tmp_path)
         assert plugin.read(api, "kv/data/molecule")["data"] == {"word": WORD}
 
 
-def test_the_service_is_confined(host):
+def test_the_service_is_confined(host: Host) -> None:
     assert host.process.get(comm="vault").user == "vault"
     properties = "NoNewPrivileges,ProtectSystem,CapabilityBoundingSet,LimitCORE,UnitFileState"
     shown = host.check_output(f"systemctl show vault -p {properties}").splitlines()

@@ -1,29 +1,26 @@
 """A namespace that was deleted comes back with its volume's data, its labels and who manages its fields."""
 
 import json
-import os
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from scenario import Cluster, Inventory, MakePod, words
 
 NAMESPACE = "molecule-velero"
 IMAGE = "docker.io/library/busybox:1.37.0"
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def play(inventory, playbook, *arguments):
-    command = ["ansible-playbook", *inventory.arguments, *arguments, str(playbook)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
+def restore(inventory: Inventory, *arguments: str) -> tuple[int, str]:
+    options = [word for argument in arguments for word in ("--extra-vars", argument)]
+    done = inventory.play(*options, playbook=PROJECT / "playbooks/restore-namespace.yml")
+    return done.returncode, words(done)
 
 
-def restore(inventory, *arguments):
-    words = [word for argument in arguments for word in ("--extra-vars", argument)]
-    return play(inventory, PROJECT / "playbooks/restore-namespace.yml", *words)
-
-
-def may(cluster, verb):
+def may(cluster: Cluster, verb: str) -> bool:
     """Tell whether the server may do something to Deployments of the namespace."""
     attributes = {"namespace": NAMESPACE, "verb": verb, "group": "apps", "resource": "deployments"}
     review = {
@@ -32,11 +29,11 @@ def may(cluster, verb):
         "spec": {"user": "system:serviceaccount:velero:velero", "resourceAttributes": attributes},
     }
     answer = cluster.run("create --output=json --filename=-", json.dumps(review))
-    return json.loads(answer)["status"]["allowed"]
+    return bool(json.loads(answer)["status"]["allowed"])
 
 
 @pytest.fixture(scope="module")
-def backup(cluster, inventory, pod):
+def backup(cluster: Cluster, inventory: Inventory, pod: MakePod) -> Iterator[str]:
     """Return the name of a backup of a namespace with a volume, one of PostgreSQL's, and a Secret."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
@@ -85,25 +82,24 @@ def backup(cluster, inventory, pod):
     }
     cluster.apply(NAMESPACE, *claims, writer, secret)
     cluster.wait(f"--namespace={NAMESPACE} --for=condition=Ready pod/writer", 120)
-    status, output = play(inventory, Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "backup.yml")
-    assert status == 0, output[-4000:]
+    inventory.converge(playbook="backup.yml")
     found = cluster.get("backups.velero.io --namespace=velero --sort-by=.metadata.creationTimestamp")["items"]
     yield found[-1]["metadata"]["name"]
     cluster.run(f"delete namespace {NAMESPACE} --wait=false")
 
 
-def test_a_restore_that_was_killed_leaves_no_right(cluster):
+def test_a_restore_that_was_killed_leaves_no_right(cluster: Cluster) -> None:
     """prepare.yml has left its right to write."""
     assert not may(cluster, "create")
 
 
-def test_what_was_stored_is_what_is_needed(cluster, backup):
+def test_what_was_stored_is_what_is_needed(cluster: Cluster, backup: str) -> None:
     volumes = cluster.get(f"podvolumebackups.velero.io -n velero -l velero.io/backup-name={backup}")["items"]
     assert [item["spec"]["volume"] for item in volumes] == ["data"]
     assert volumes[0]["status"]["progress"]["bytesDone"] == len("kept\n")
 
 
-def test_it_is_refused_where_something_would_go_wrong(inventory, backup):
+def test_it_is_refused_where_something_would_go_wrong(inventory: Inventory, backup: str) -> None:
     name = f"restore_namespace={NAMESPACE}"
     for arguments, message in (
         ((), "restore_namespace: empty; allowed is a namespace that a backup has"),
@@ -117,7 +113,9 @@ def test_it_is_refused_where_something_would_go_wrong(inventory, backup):
         assert message in output
 
 
-def test_a_deleted_namespace_comes_back_with_its_data(cluster, inventory, variables, backup):
+def test_a_deleted_namespace_comes_back_with_its_data(
+    cluster: Cluster, inventory: Inventory, variables: dict[str, Any], backup: str
+) -> None:
     before = cluster.get(f"secret word --namespace={NAMESPACE} --show-managed-fields")["metadata"]
     cluster.run(f"delete namespace {NAMESPACE}")
     status, output = restore(
@@ -139,6 +137,6 @@ def test_a_deleted_namespace_comes_back_with_its_data(cluster, inventory, variab
     assert not may(cluster, "create")
 
 
-def test_the_key_of_the_volumes_is_nobody_elses(cluster):
+def test_the_key_of_the_volumes_is_nobody_elses(cluster: Cluster) -> None:
     secret = cluster.get("secret velero-repo-credentials --namespace=velero")
     assert len(secret["data"]["repository-password"]) > 50

@@ -2,30 +2,29 @@
 
 import hashlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 import yaml
 from botocore.config import Config
 from botocore.exceptions import ClientError, SSLError
+from testinfra.host import Host
 
 from quote_platform.backup.store import BackupError, Store
+from scenario import Eventually
 
 BLOCK = 4 * 1024**2
+Client = Callable[..., Any]  # of an account; boto3 has no types
 
 
 @pytest.fixture(scope="module")
-def secrets(inventory):
-    option = next(one for one in inventory.arguments if "cluster_secrets_dir=" in one)
-    return Path(option.split("cluster_secrets_dir=")[1])
-
-
-@pytest.fixture(scope="module")
-def s3(variables, secrets):
+def s3(variables: dict[str, Any], secrets: Path) -> Client:
     keys = yaml.safe_load((secrets / "object-store.yml").read_text())
 
-    def client(account, secret=None, authority=None):
+    def client(account: str, secret: str = "", authority: str = "") -> Any:
         return boto3.client(
             "s3",
             endpoint_url=f"https://{variables['ansible_host']}:7070",
@@ -39,13 +38,13 @@ def s3(variables, secrets):
     return client
 
 
-def denied(call, **arguments):
+def denied(call: Callable[..., Any], **arguments: Any) -> str:
     with pytest.raises(ClientError) as error:
         call(**arguments)
-    return error.value.response["Error"]["Code"]
+    return str(error.value.response["Error"]["Code"])
 
 
-def test_an_account_uses_its_bucket_and_no_other(s3):
+def test_an_account_uses_its_bucket_and_no_other(s3: Client) -> None:
     mine, other = s3("postgres"), s3("snapshots")
     mine.create_bucket(Bucket="mine")
     mine.put_object(Bucket="mine", Key="a/b", Body=b"kept")
@@ -55,18 +54,18 @@ def test_an_account_uses_its_bucket_and_no_other(s3):
     assert denied(other.delete_object, Bucket="mine", Key="a/b") == "AccessDenied"
 
 
-def test_wrong_keys_and_authorities_are_refused(s3):
+def test_wrong_keys_and_authorities_are_refused(s3: Client) -> None:
     assert denied(s3("postgres", "wrong" * 8).list_buckets) == "SignatureDoesNotMatch"
     assert denied(s3("nobody", "wrong" * 8).list_buckets) == "InvalidAccessKeyId"
     with pytest.raises(SSLError):
         s3("postgres", authority="/etc/ssl/certs/ca-certificates.crt").list_buckets()
 
 
-def test_objects_outlive_a_crash(s3, host, eventually):
+def test_objects_outlive_a_crash(s3: Client, host: Host, eventually: Eventually) -> None:
     s3("postgres").put_object(Bucket="mine", Key="durable", Body=b"still here")
     host.check_output("systemctl kill --signal=KILL versitygw")
 
-    def read():
+    def read() -> None:
         try:
             body = s3("postgres").get_object(Bucket="mine", Key="durable")["Body"].read()
         except Exception as error:
@@ -77,7 +76,7 @@ def test_objects_outlive_a_crash(s3, host, eventually):
 
 
 @pytest.fixture
-def small_disk(host):
+def small_disk(host: Host) -> Iterator[None]:
     """Give the store a disk of 32 MiB for a while."""
     data = "/var/lib/versitygw"
     host.check_output(
@@ -88,21 +87,21 @@ def small_disk(host):
     host.check_output(f"systemctl stop versitygw && umount {data} && systemctl start versitygw")
 
 
-def test_a_full_disk_loses_nothing(s3, small_disk, eventually):
-    client, stored = s3("postgres"), {}
+def test_a_full_disk_loses_nothing(s3: Client, small_disk: None, eventually: Eventually) -> None:
+    client, stored = s3("postgres"), dict[str, str]()
 
-    def serves():
+    def serves() -> None:
         try:
             client.create_bucket(Bucket="small")
         except Exception as error:
             raise AssertionError(str(error)) from error
 
-    def put(key):
+    def put(key: str) -> None:
         body = os.urandom(BLOCK)
         client.put_object(Bucket="small", Key=key, Body=body)
         stored[key] = hashlib.sha256(body).hexdigest()
 
-    def whole():
+    def whole() -> None:
         listed = {entry["Key"]: entry["Size"] for entry in client.list_objects_v2(Bucket="small")["Contents"]}
         assert listed == dict.fromkeys(stored, BLOCK)
         for key, checksum in stored.items():
@@ -127,7 +126,7 @@ def test_a_full_disk_loses_nothing(s3, small_disk, eventually):
     whole()
 
 
-def test_the_service_is_confined_and_its_secrets_are_closed(host):
+def test_the_service_is_confined_and_its_secrets_are_closed(host: Host) -> None:
     assert host.process.get(comm="versitygw").user == "versitygw"
     assert "ROOT_SECRET" not in host.check_output("ps axww -o args")
     assert host.file("/etc/versitygw/root.env").mode == 0o600

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ from .receiver import Receiver, receiving
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME, SUBNET, GATEWAY = "e2e", "10.89.43.0/24", "10.89.43.1"
-LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--vaults", "1", "--logs")
+LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET)
 HOST = "quotes.example.com"
 # The files in their order, with the minutes of the longest test of each, or more; a proof may name its own.
 # A run that has filled its mirror from nothing has no time for all. Those with 0 are never left out.
@@ -46,6 +46,8 @@ MINUTES = {
 MINUTES_OF_THE_LAST = 5
 DEADLINE = time.time() + float(os.environ.get("TEST_SECONDS", "inf"))
 LOGS = paths.state() / "logs" / "e2e"
+# Repeats a check for so many seconds until it holds; else fails with the text.
+Eventually = Callable[[Callable[[], object], float, str | Callable[[], str]], None]
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -61,7 +63,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def repeated(work: Callable[[], None], pause: float) -> Iterator[None]:
+def repeated(work: Callable[[], object], pause: float) -> Iterator[None]:
     """Do something again and again, beside the block, while that runs."""
     stop = Event()
 
@@ -301,10 +303,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def eventually() -> Callable[..., None]:
+def eventually() -> Eventually:
     """Return a caller that repeats a check until it holds."""
 
-    def call(check: Callable[[], bool], seconds: float, text: str | Callable[[], str]) -> None:
+    def call(check: Callable[[], object], seconds: float, text: str | Callable[[], str]) -> None:
         deadline = time.monotonic() + seconds
         while not check():
             assert time.monotonic() < deadline, f"{text() if callable(text) else text} after {seconds} s"
@@ -333,14 +335,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the state of the cluster to a failure."""
     report = yield
-    if report.failed and (found := getattr(item, "funcargs", {}).get("lab")):  # type: ignore[attr-defined]
+    if report.failed and (found := getattr(item, "funcargs", {}).get("lab")):
         for title, arguments in {
             "pods": "get nodes,pods -A -o wide",
             "warnings": "get events -A --field-selector type=Warning --sort-by .lastTimestamp",
         }.items():
             text = found.kubectl(arguments, check=False)[-4000:]
-            report.sections.append((title, text))  # type: ignore[attr-defined]
-    return report  # type: ignore[return-value]
+            report.sections.append((title, text))
+    return report

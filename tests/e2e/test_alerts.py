@@ -29,8 +29,9 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from .conftest import GATEWAY, NAME, ROOT, Lab, ask, primary_of, repeated, replica_of, sql, writer
+from .conftest import GATEWAY, NAME, ROOT, Eventually, Lab, ask, primary_of, repeated, replica_of, sql, writer
 
 WANTED = set(os.environ.get("E2E_ALERTS", "").split(",")) - {""}  # all without any
 RULES = {
@@ -147,7 +148,7 @@ def signed(
     by: Signed | None, days: float, names: dict[x509.ObjectIdentifier, str], address: str = ""
 ) -> Signed:
     """Return a certificate that ends in so many days: by an authority, or by itself."""
-    key, usage = ec.generate_private_key(ec.SECP256R1()), x509.ExtendedKeyUsageOID
+    key, usage = ec.generate_private_key(ec.SECP256R1()), ExtendedKeyUsageOID
     subject = x509.Name([x509.NameAttribute(kind, value) for kind, value in names.items()])
     now = datetime.now(UTC)
     builder = (
@@ -801,7 +802,7 @@ def drill(lab: Lab, one: Fault, made: Event) -> list[tuple[str, str, float | Non
     return [(alert, one.text, told[alert], over[alert]) for alert in one.alerts]
 
 
-def test_on_a_healthy_platform_only_the_watchdog_fires(lab, eventually):
+def test_on_a_healthy_platform_only_the_watchdog_fires(lab: Lab, eventually: Eventually) -> None:
     """What the tests before this one have broken is mended: their alerts are over."""
     eventually(
         lambda: firing(lab) - KNOWN == {"Watchdog"},
@@ -810,18 +811,18 @@ def test_on_a_healthy_platform_only_the_watchdog_fires(lab, eventually):
     )
 
 
-def test_the_daily_summary_arrives(lab):
+def test_the_daily_summary_arrives(lab: Lab) -> None:
     mail = lab.receiver.wait(lambda: lab.receiver.find("fire", "email"), 120, "no mail")
     assert "* Watchdog (none), since " in mail.text
 
 
-def test_every_alert_has_its_fault():
+def test_every_alert_has_its_fault() -> None:
     known = [alert for one in FAULTS for alert in one.alerts]
     assert sorted([*known, "Watchdog"]) == sorted(RULES)
 
 
 @pytest.mark.proof(minutes=60)
-def test_alerts_fire_and_are_over(lab):
+def test_alerts_fire_and_are_over(lab: Lab) -> None:
     parts: dict[int, list[Fault]] = {}
     for one in FAULTS:
         if not WANTED or WANTED & set(one.alerts):

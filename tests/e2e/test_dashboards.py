@@ -36,14 +36,14 @@ def empty(lab: Lab, title: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def used(lab):
+def used(lab: Lab) -> None:
     """Let users read and write, long enough for a rate."""
     with lab.requests(lab.workers), writer(lab, "dashboard"):
         time.sleep(75)
 
 
 @pytest.mark.proof
-def test_an_empty_query_is_seen(lab, monkeypatch):
+def test_an_empty_query_is_seen(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     panel = {"title": "Nothing", "targets": [{"expr": "up{job='nobody'}"}, {"expr": "vector(0) / 0"}]}
     monkeypatch.setitem(DASHBOARDS, "wrong", {"panels": [panel]})
     assert len(empty(lab, "wrong")) == 2
@@ -51,7 +51,7 @@ def test_an_empty_query_is_seen(lab, monkeypatch):
 
 @pytest.mark.proof
 @pytest.mark.parametrize("title", DASHBOARDS)
-def test_every_query_has_data(lab, used, title):
+def test_every_query_has_data(lab: Lab, used: None, title: str) -> None:
     assert len(DASHBOARDS[title]["panels"]) >= 6
     assert not empty(lab, title)
 
@@ -63,7 +63,11 @@ def history(lab: Lab, query: str, minutes: int) -> list[dict[str, Any]]:
     return promtool(lab, "range", query, *limits)
 
 
-def draw(lab, title):
+def legend_of(template: str, labels: dict[str, str]) -> str:
+    return re.sub(r"{{(\w+)}}", lambda found: labels.get(found[1], ""), template)
+
+
+def draw(lab: Lab, title: str) -> None:
     from matplotlib import dates, pyplot, ticker  # noqa: PLC0415 (slow to load, and seldom needed)
 
     panels = DASHBOARDS[title]["panels"]
@@ -72,11 +76,7 @@ def draw(lab, title):
         unit = panel["fieldConfig"]["defaults"]["unit"]
         for target in panel["targets"]:
             for one in history(lab, expression(target), 30):
-                legend = re.sub(
-                    r"{{(\w+)}}",
-                    lambda found, one=one: one["metric"].get(found[1], ""),
-                    target["legendFormat"],
-                )
+                legend = legend_of(target["legendFormat"], one["metric"])
                 moments = [datetime.fromtimestamp(moment, UTC) for moment, _ in one["values"]]
                 axes.plot(moments, [float(value) for _, value in one["values"]], label=legend, linewidth=1)
         axes.set_title(panel["title"], fontsize=9, loc="left")

@@ -5,13 +5,14 @@ import re
 import ssl
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
 
-from .conftest import NAME, ROOT
+from .conftest import NAME, ROOT, Eventually, Lab
 
 
 class Logs:
@@ -32,7 +33,7 @@ class Logs:
         return [hit["_source"] for hit in answer["hits"]["hits"]]
 
 
-def test_each_kind_of_the_platform_is_found(lab, eventually):
+def test_each_kind_of_the_platform_is_found(lab: Lab, eventually: Eventually) -> None:
     logs, word = Logs(), uuid.uuid4().hex
     with lab.http(lab.workers[0]) as client:
         lab.ask(client, "GET", f"/api/quotes/random?word={word}&token=hunter2")
@@ -48,7 +49,7 @@ def test_each_kind_of_the_platform_is_found(lab, eventually):
     }.items():
         wanted = f"({query}) AND data_stream.dataset:{kind}"
         left = max(5, started + 30 - time.monotonic())
-        eventually(lambda wanted=wanted: bool(logs.search(wanted)), left, f"no line of the kind {kind}")
+        eventually(partial(logs.search, wanted), left, f"no line of the kind {kind}")
     request = logs.search(f'"{word}" AND data_stream.dataset:ingress')[0]
     assert request["json"]["RequestHost"] == "quotes.example.com"
     assert "hunter2" not in json.dumps(request)

@@ -5,13 +5,13 @@ from itertools import pairwise
 
 import pytest
 
-from .conftest import ask
+from .conftest import Eventually, Lab, ask
 
 MEMORY = 2.5 * 1024**3
 SECONDS_WITHOUT_FIGURES = 60
 
 
-def test_measuring_takes_little(lab):
+def test_measuring_takes_little(lab: Lab) -> None:
     namespaces = "monitoring|monitoring-nodes"
     used = ask(
         lab, f'sum by (pod) (container_memory_working_set_bytes{{namespace=~"{namespaces}",container!=""}})'
@@ -23,7 +23,7 @@ def test_measuring_takes_little(lab):
 
 
 @pytest.mark.proof
-def test_prometheus_is_killed(lab, eventually):
+def test_prometheus_is_killed(lab: Lab, eventually: Eventually) -> None:
     """No target is without figures for a minute, and the rules are what they were."""
     rules = {(one["metric"]["rule_group"]) for one in ask(lab, "prometheus_rule_group_rules")}
     assert rules

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from .conftest import NAME, ROOT, Lab, primary_of, sql, stored, writer
+from .conftest import NAME, ROOT, Eventually, Lab, Run, primary_of, sql, stored, writer
 
 # The bounds of docs/benchmarks.md, doubled: a busy machine of CI is no reason to fail.
 SECOND_RUN_SECONDS = 120
@@ -24,26 +24,26 @@ SECONDS_WITHOUT_WRITES = 60
 VERIFIED = ROOT / "reports" / "e2e" / "verify.json"
 
 
-def site(lab: Lab, title: str, *arguments: str):
+def site(lab: Lab, title: str, *arguments: str) -> Run:
     return lab.play(title, "site.yml", *arguments)
 
 
-def succeeded(run) -> None:
+def succeeded(run: Run) -> None:
     assert run.status == 0, run.output[-6000:]
 
 
 @pytest.mark.proof
 @pytest.mark.parametrize(("playbook", "task"), KILLED_IN)
-def test_a_run_is_killed(lab, playbook, task):
+def test_a_run_is_killed(lab: Lab, playbook: str, task: str) -> None:
     lab.play_until(f"run killed in {task.split(' : ')[1]}", task, playbook, seconds=600)
 
 
-def test_a_whole_run_converges(lab):
+def test_a_whole_run_converges(lab: Lab) -> None:
     """From nothing; with the proofs, on what killed runs left."""
     succeeded(site(lab, "first whole run"))
 
 
-def test_drift_is_named_and_repaired(lab):
+def test_drift_is_named_and_repaired(lab: Lab) -> None:
     lab.ssh("worker-1", "echo '# drift' >> /etc/crictl.yaml")
     lab.ssh("worker-2", "sysctl -w net.bridge.bridge-nf-call-ip6tables=0")
     lab.kubectl("set image -n quote-lab deployment/quote-app quote-app=example.com/foreign:1")
@@ -73,7 +73,7 @@ def test_drift_is_named_and_repaired(lab):
     assert again.seconds < DRY_RUN_SECONDS
 
 
-def test_every_function_works_from_outside(lab):
+def test_every_function_works_from_outside(lab: Lab) -> None:
     run = lab.play("verify", "playbooks/verify.yml", "--extra-vars", f"verify_report={VERIFIED}")
     checks = json.loads(VERIFIED.read_text())["checks"]
     failed = [check for check in checks if check["status"] == "failed"]
@@ -99,14 +99,14 @@ def test_every_function_works_from_outside(lab):
     }
 
 
-def test_the_rate_limit_is_met(lab):
+def test_the_rate_limit_is_met(lab: Lab) -> None:
     (check,) = [one for one in json.loads(VERIFIED.read_text())["checks"] if one["name"] == "rate limit"]
     if check["status"] == "not run":
         pytest.skip(check["detail"])
     assert check["status"] == "passed"
 
 
-def test_secrets_are_encrypted_at_rest_and_requests_audited(lab):
+def test_secrets_are_encrypted_at_rest_and_requests_audited(lab: Lab) -> None:
     word = uuid.uuid4().hex
     lab.kubectl(f"create secret generic marker -n default --from-literal=word=secret-{word}")
     lab.kubectl(f"create configmap marker -n default --from-literal=word=plain-{word}")
@@ -122,7 +122,7 @@ def test_secrets_are_encrypted_at_rest_and_requests_audited(lab):
     assert int(log.split()[0]) == 0, "the audit log has a secret in clear"
 
 
-def test_a_worker_dies_is_named_and_comes_back(lab, eventually):
+def test_a_worker_dies_is_named_and_comes_back(lab: Lab, eventually: Eventually) -> None:
     # Not the one with the primary of PostgreSQL, whose loss has a test of its own.
     busy = lab.kubectl(f"get pod -n quote-lab {primary_of(lab)} -o jsonpath={{.spec.nodeName}}").strip()
     number = next(n for n in (3, 2) if not busy.endswith(f"-{n}"))
@@ -144,7 +144,7 @@ def test_a_worker_dies_is_named_and_comes_back(lab, eventually):
     lab.kubectl("rollout status -n quote-lab deployment/quote-app --timeout=180s")
 
 
-def test_the_primary_dies_under_writes(lab, eventually):
+def test_the_primary_dies_under_writes(lab: Lab, eventually: Eventually) -> None:
     """No row that was acknowledged is lost, and writes are back within a minute."""
     # With both replicas: with one, writes would wait until the old primary follows.
     streaming = "select count(*) from pg_stat_replication where state = 'streaming'"
@@ -182,7 +182,9 @@ def test_the_primary_dies_under_writes(lab, eventually):
         ),
     ],
 )
-def test_a_node_that_is_not_fit_is_named(lab, fault, break_it, mend_it, named):
+def test_a_node_that_is_not_fit_is_named(
+    lab: Lab, fault: str, break_it: str, mend_it: str, named: str
+) -> None:
     lab.ssh("worker-2", break_it)
     try:
         run = site(lab, f"node {fault}")

@@ -7,12 +7,13 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from .conftest import LAB_UP, NAME, ROOT, primary_of, sql, stored, writer
+from .conftest import LAB_UP, NAME, ROOT, Eventually, Lab, primary_of, sql, stored, writer
 from .test_platform import succeeded
 
 VAULT = "https://10.89.43.121:8200"
@@ -72,7 +73,7 @@ def as_root(work: Callable[[SimpleNamespace, Any], Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def backed_up(lab):
+def backed_up(lab: Lab) -> str:
     """Back up a quote, an object, a volume and a secret of Vault; return the word in all of them."""
     word = uuid.uuid4().hex
     lab.kubectl(f"apply -n quote-lab -f - <<'EOF'\n{json.dumps(keeper(word))}\nEOF")
@@ -86,7 +87,7 @@ def backed_up(lab):
     return word
 
 
-def metrics(lab) -> dict[str, float]:
+def metrics(lab: Lab) -> dict[str, float]:
     """Return what the primary tells whoever watches it."""
     ask = r"exec 3<>/dev/tcp/localhost/9187; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; "
     ask += "grep -E '^(cnpg|barman)' <&3"
@@ -94,18 +95,18 @@ def metrics(lab) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if " " in line)}
 
 
-def test_a_backup_is_made_on_demand(lab, backed_up):
+def test_a_backup_is_made_on_demand(lab: Lab, backed_up: str) -> None:
     phases = lab.kubectl("get backup.postgresql.cnpg.io -n quote-lab -o jsonpath={.items[*].status.phase}")
     assert "completed" in phases.split()
     assert "Completed" in lab.kubectl("get backup.velero.io -n velero -o jsonpath={.items[*].status.phase}")
 
 
-def test_backups_are_as_young_as_their_schedules_say(lab, backed_up):
+def test_backups_are_as_young_as_their_schedules_say(lab: Lab, backed_up: str) -> None:
     found = lab.verify("base backup", "dump", "etcd snapshot", "namespace backup")
     assert {check["status"] for check in found.values()} == {"passed"}, found
 
 
-def test_etcd_is_lost_and_restored(lab, eventually, backed_up):
+def test_etcd_is_lost_and_restored(lab: Lab, eventually: Eventually, backed_up: str) -> None:
     """The application serves without an API server; afterwards the cluster is as it was."""
     pods = set(lab.kubectl("get pods -n quote-lab -l app.kubernetes.io/name=quote-app -o name").split())
     lab.ssh(
@@ -127,7 +128,7 @@ def test_etcd_is_lost_and_restored(lab, eventually, backed_up):
 
 
 @pytest.mark.proof
-def test_rows_come_back_from_a_dump(lab, backed_up):
+def test_rows_come_back_from_a_dump(lab: Lab, backed_up: str) -> None:
     """The rows are those of the dump; until all of them are back, the database is the one that was there."""
     sql(lab, f"delete from quotes where text like '{backed_up} %'; create table later (word text)")  # noqa: S608
     arguments = ("playbooks/restore-postgres.yml", "-e", f"restore_confirm={NAME}", "-e")
@@ -148,7 +149,7 @@ def test_rows_come_back_from_a_dump(lab, backed_up):
 
 
 @pytest.mark.proof
-def test_a_dropped_table_is_restored_to_the_second_before(lab):
+def test_a_dropped_table_is_restored_to_the_second_before(lab: Lab) -> None:
     mark = uuid.uuid4().hex
     with writer(lab, mark) as acknowledged:
         time.sleep(5)
@@ -180,7 +181,7 @@ def test_a_dropped_table_is_restored_to_the_second_before(lab):
     assert not [name for name in left if "restored" in name]
 
 
-def test_the_namespace_is_lost_with_the_whole_database(lab, backed_up):
+def test_the_namespace_is_lost_with_the_whole_database(lab: Lab, backed_up: str) -> None:
     """Velero brings the application and its volume back, the archive the database."""
     mark = uuid.uuid4().hex
     with writer(lab, mark) as acknowledged:
@@ -208,7 +209,7 @@ def test_the_namespace_is_lost_with_the_whole_database(lab, backed_up):
 
 
 @pytest.mark.proof
-def test_vaults_machine_is_lost(lab, backed_up):
+def test_vaults_machine_is_lost(lab: Lab, backed_up: str) -> None:
     """A new machine of the same name has what was in the snapshot; users notice nothing."""
     with lab.requests(lab.workers) as answers:
         lab.command("quote-platform", "lab", "destroy", "--name", NAME, "vault-1")
@@ -222,8 +223,12 @@ def test_vaults_machine_is_lost(lab, backed_up):
 
 
 @pytest.mark.proof(minutes=12)
-def test_the_object_store_is_away(lab, eventually):
+def test_the_object_store_is_away(lab: Lab, eventually: Eventually) -> None:
     """The application serves and writes; the archive catches up when the store is back."""
+
+    def counted(name: str) -> bool:
+        return metrics(lab).get(name, 0) > 0
+
     with lab.stopped("store-1"):
         mark = uuid.uuid4().hex
         with lab.requests(lab.workers) as answers, writer(lab, mark) as acknowledged:
@@ -238,7 +243,7 @@ def test_the_object_store_is_away(lab, eventually):
             "cnpg_pg_stat_archiver_failed_count",
             'cnpg_collector_pg_wal_archive_status{value="ready"}',
         ):
-            eventually(lambda name=name: metrics(lab).get(name, 0) > 0, 60, f"{name} tells nothing")
+            eventually(partial(counted, name), 60, f"{name} tells nothing")
     sql(lab, "select pg_switch_wal()")
     back = time.monotonic()
     # A file of the log is closed every two seconds, and takes half of that or more on its way.

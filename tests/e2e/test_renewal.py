@@ -2,6 +2,7 @@
 
 import ssl
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 
 import httpx
@@ -11,7 +12,7 @@ import yaml
 from quote_platform.mirror import catalogue
 from quote_platform.verify.certificates import shown
 
-from .conftest import HOST, NAME, ROOT
+from .conftest import HOST, NAME, ROOT, Eventually, Lab
 from .test_platform import succeeded
 
 pytestmark = pytest.mark.proof
@@ -19,7 +20,7 @@ PLAYBOOK = "playbooks/renew-certificates.yml"
 MASTER, STORE = "10.89.43.11", "10.89.43.111"
 
 
-def test_a_dry_run_says_what_would_be_renewed(lab):
+def test_a_dry_run_says_what_would_be_renewed(lab: Lab) -> None:
     before = shown(MASTER, 6443).serial_number
     run = lab.play("dry run of a renewal", PLAYBOOK, "-e", "renew=ingress,nodes,control_plane", "--check")
     succeeded(run)
@@ -28,12 +29,12 @@ def test_a_dry_run_says_what_would_be_renewed(lab):
     assert shown(MASTER, 6443).serial_number == before
 
 
-def test_users_do_not_notice_that_the_certificate_is_renewed(lab, eventually):
+def test_users_do_not_notice_that_the_certificate_is_renewed(lab: Lab, eventually: Eventually) -> None:
     settings = yaml.safe_load((ROOT / f"inventories/{NAME}/group_vars/platform/mirror.yml").read_text())
     authority = settings["certificate_authority"]
     context = ssl.create_default_context(cadata=authority)
     before = shown(lab.workers[0], 443, HOST, authority).serial_number
-    stop, asked, failed = Event(), [], []
+    stop, asked, failed = Event(), list[httpx.Response](), list[str]()
 
     def ask() -> None:
         """Judge the certificate on a new connection each time, as users do."""
@@ -45,21 +46,22 @@ def test_users_do_not_notice_that_the_certificate_is_renewed(lab, eventually):
                 except httpx.HTTPError as error:
                     failed.append(repr(error))
 
+    def renewed(address: str) -> bool:
+        return shown(address, 443, HOST, authority).serial_number != before
+
     with ThreadPoolExecutor() as pool:
         pool.submit(ask)
         try:
             succeeded(lab.play("renewal of the ingress", PLAYBOOK, "-e", "renew=ingress"))
             for address in lab.workers:
-                eventually(
-                    lambda at=address: shown(at, 443, HOST, authority).serial_number != before, 30, "the old"
-                )
+                eventually(partial(renewed, address), 30, "the old")
         finally:
             stop.set()
     assert len(asked) > 20
     assert not failed
 
 
-def test_the_control_plane_goes_on_with_new_certificates(lab):
+def test_the_control_plane_goes_on_with_new_certificates(lab: Lab) -> None:
     servers = {"API server": (MASTER, 6443), "etcd": (MASTER, 2379), "object store": (STORE, 7070)}
     before = {name: shown(*server).serial_number for name, server in servers.items()}
     kubeconfig = ROOT / "secrets" / NAME / "kubeconfig"

@@ -13,7 +13,7 @@ import pytest
 
 from quote_platform.rotation import Rotation, Stuck, rotation
 
-from .conftest import NAME, ROOT, Lab, repeated, sql
+from .conftest import NAME, ROOT, Eventually, Lab, repeated, sql
 from .test_platform import succeeded
 
 PLAYBOOK = "playbooks/rotate-secrets.yml"
@@ -75,7 +75,7 @@ def users(lab: Lab) -> set[str]:
     return set(sql(lab, "select rolname from pg_roles where rolname like 'quote-app-%'").split())
 
 
-def test_a_dry_run_says_what_would_be_rotated(lab, accounts):
+def test_a_dry_run_says_what_would_be_rotated(lab: Lab, accounts: Rotation) -> None:
     before = accounts.account()
     run = lab.play("dry run of a rotation", PLAYBOOK, "--check")
     succeeded(run)
@@ -88,7 +88,7 @@ def test_a_dry_run_says_what_would_be_rotated(lab, accounts):
     assert accounts.account() == before
 
 
-def test_the_application_may_read_its_own_account_and_nothing_else(lab):
+def test_the_application_may_read_its_own_account_and_nothing_else(lab: Lab) -> None:
     with httpx.Client(
         base_url=f"{VAULT}/v1/", verify=str(SECRETS / "certificates" / "authority.crt")
     ) as http:
@@ -108,7 +108,7 @@ def test_the_application_may_read_its_own_account_and_nothing_else(lab):
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.proof)])
-def test_accounts_are_rotated_and_no_request_fails(lab, accounts, rounds):
+def test_accounts_are_rotated_and_no_request_fails(lab: Lab, accounts: Rotation, rounds: int) -> None:
     seen, took = [accounts.account()["username"]], []
     vault, owner = SECRETS / "postgres-vault-password", Rotation(accounts.target, "postgres-app")
     old = {"vault": vault.read_text(), "quotes": owner.account()["password"]}
@@ -139,7 +139,7 @@ def test_accounts_are_rotated_and_no_request_fails(lab, accounts, rounds):
 
 
 @pytest.mark.proof
-def test_a_sealed_vault_harms_nobody(lab, accounts, eventually):
+def test_a_sealed_vault_harms_nobody(lab: Lab, accounts: Rotation, eventually: Eventually) -> None:
     def ready() -> str:
         path = "{.status.conditions[?(@.type=='Ready')].status}"
         return lab.kubectl(f'get externalsecret -n quote-lab quote-app-database -o "jsonpath={path}"').strip()

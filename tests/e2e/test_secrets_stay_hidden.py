@@ -28,7 +28,7 @@ PUBLIC_KEYS = {
     "expiration",
     "SIDECAR_IMAGE",
 }
-PUBLIC_FILES = {"authorized_keys", "cluster-id", "names.env", "postgres-recovery.yml"}
+PUBLIC_FILES = {"authorized_keys", "cluster-id", "inventory", "names.env", "postgres-recovery.yml"}
 # Settings of the store of logs, and the lines that it holds.
 PUBLIC_FILES |= {"roles.yml", "elasticsearch.yml", "jvm.options", "log4j2.properties"}
 PUBLIC_FOLDER = paths.state() / "labs" / NAME / "logs" / "data"
@@ -166,7 +166,7 @@ def planted(lab: Lab, word: str) -> Iterator[set[str]]:
         lab.kubectl("delete configmap planted -n default")
 
 
-def test_no_secret_is_to_be_found(lab, tmp_path):
+def test_no_secret_is_to_be_found(lab: Lab, tmp_path: Path) -> None:
     hidden = secrets(lab)
     assert len(set(hidden.values())) > 15, sorted(set(hidden.values()))
     word = f"planted-{uuid.uuid4().hex}"

@@ -119,7 +119,11 @@ def test_a_snapshot_is_stored_by_a_service_account(
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(503, "it is sealed: run playbooks/vault.yml"), (403, "check its role and policy")]
+    ("status", "told"),
+    [
+        (503, "it is sealed: run ansible-playbook -i INVENTORY playbooks/vault.yml"),
+        (403, "check its role and policy"),
+    ],
 )
 def test_a_refusal_says_what_to_do(
     bucket: Bucket, served: type[Answers], call: Callable[[], Result], status: int, told: str

@@ -69,7 +69,8 @@ def test_what_ends_soon_is_named(tmp_path: Path) -> None:
         assert "2, the first to end is 127.0.0.1" in certificates.certificates(target(tmp_path, port))
         with pytest.raises(Failed, match=rf"^127.0.0.1:{soon} ends on \d{{4}}-\d\d-\d\d$") as told:
             certificates.certificates(target(tmp_path, port, soon))
-        assert told.value.next_command == "playbooks/renew-certificates.yml -e renew=nodes"
+        renew = "ansible-playbook -i INVENTORY playbooks/renew-certificates.yml -e renew=nodes"
+        assert told.value.next_command == renew
 
 
 def test_who_cannot_be_asked_is_said(tmp_path: Path) -> None:

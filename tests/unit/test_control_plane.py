@@ -308,6 +308,8 @@ def test_a_node_that_is_off_fails_a_limited_run(tmp_path: Path) -> None:
         "playbooks/cluster.yml",
         "--limit",
         "w2",
+        "--extra-vars",
+        f"cluster_secrets_dir={tmp_path}/secrets",
     ]
     environment = os.environ | {"ANSIBLE_TIMEOUT": "5"}
     done = subprocess.run(
@@ -315,4 +317,5 @@ def test_a_node_that_is_off_fails_a_limited_run(tmp_path: Path) -> None:
     )
     assert done.returncode == 2, done.stdout[-3000:]
     assert "1 of 1 nodes failed" in done.stdout
-    assert "* w2: Stop where nothing answers: cannot be reached over SSH" in done.stdout
+    assert "* w2: Check that the node answers: cannot be reached over SSH" in done.stdout
+    assert (tmp_path / "secrets/inventory").read_text() == f"{tmp_path}/hosts.yml\n"

@@ -52,6 +52,21 @@ def test_commands_name_an_inventory_and_a_playbook_that_exists(page: Path) -> No
                 assert playbook and (ROOT / playbook[0]).is_file(), f"`{line}` names no playbook of ours"
 
 
+def test_a_hint_names_the_inventory() -> None:
+    """What a message tells a person to run can be run: without -i, Ansible refuses."""
+    call = re.compile(r"ansible-playbook (?!-i )[\w./-]*\.yml|(?<!-i INVENTORY )playbooks/[a-z-]+\.yml -e")
+    files = [
+        file
+        for folder in ("src", "roles", "plugins", "playbooks")
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in {".py", ".yml"}
+    ]
+    assert files
+    for file in files:
+        hints = call.findall(" ".join(file.read_text().split()))
+        assert not hints, f"{file.relative_to(ROOT)}: {hints}"
+
+
 @pages
 def test_commands_of_quote_platform_exist(page: Path) -> None:
     for line in code(page):

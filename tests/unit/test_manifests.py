@@ -102,7 +102,12 @@ def mistakes(document: dict[str, Any]) -> list[str]:
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("rendered")
-    given = {"render_folder": str(folder), "render_templates": [f"{ROOT}/roles/{name}" for name in TEMPLATES]}
+    given = {
+        "render_folder": str(folder),
+        "render_templates": [f"{ROOT}/roles/{name}" for name in TEMPLATES],
+        # Not its default: whoever names it has to follow.
+        "secrets_delivery_namespace": "delivery",
+    }
     command = [
         "ansible-playbook",
         "-i",

@@ -21,9 +21,14 @@ def test_every_role_has_a_scenario_and_every_scenario_a_role() -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_scenario_tests_something(scenario: str) -> None:
-    tests = ROOT / "molecule" / scenario / f"test_{scenario}.py"
+    folder = ROOT / "molecule" / scenario
+    config = yaml.safe_load((folder / "molecule.yml").read_text())
+    shared = [folder / name for name in config.get("verifier", {}).get("additional_files_or_dirs", [])]
     functions = [
-        node.name for node in ast.walk(ast.parse(tests.read_text())) if isinstance(node, ast.FunctionDef)
+        node.name
+        for file in [*folder.glob("test_*.py"), *shared]
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef)
     ]
     assert any(name.startswith("test_") for name in functions)
 

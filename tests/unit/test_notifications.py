@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,11 +13,9 @@ import httpx
 import pytest
 import yaml
 
+from e2e.receiver import PAGERDUTY_KEY, SLACK_PATH, Receiver, free_port, receiving
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/e2e"))
-
-from receiver import PAGERDUTY_KEY, SLACK_PATH, Receiver, free_port, receiving  # noqa: E402
-
 ROLE = ROOT / "roles/monitoring"
 # In Alertmanager's pod; here they lie elsewhere.
 CONFIG, KEYS = "/etc/alertmanager/config/", "/etc/alertmanager/secrets/alertmanager-credentials/"

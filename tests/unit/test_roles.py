@@ -65,6 +65,24 @@ def test_tasks_keep_the_rules(role: Path) -> None:
             assert not re.search(r"groups\[|groups\.", text), f"{file} names a group"
 
 
+def test_no_role_names_the_namespace_of_another() -> None:
+    """They may be chosen, so what needs one is told; a default may name what is usual."""
+    owners = {
+        str(space): role.name
+        for role in ROLES
+        for name, space in roledocs.defaults(role).items()
+        if name.endswith("_namespace") and "{{" not in str(space)
+    }
+    assert len(owners) >= 8
+    named = re.compile(r"""(?:namespaces?|matchNames|metadata\.name)["']?: *\[?["']?([a-z][a-z-]+)""")
+    for role in ROLES:
+        for file in role.glob("*/**/*.*"):
+            if file.parent.name in {"tasks", "handlers", "vars", "templates"}:
+                spaces = set(named.findall(file.read_text()))
+                others = {space for space in spaces if owners.get(space, role.name) != role.name}
+                assert not others, f"{file.relative_to(ROOT)} names {others}"
+
+
 def test_every_pin_of_an_image_belongs_to_a_role() -> None:
     pins = yaml.safe_load((ROOT / "group_vars/all/versions.yml").read_text())
     known = {name for role in ROLES for name in roledocs.options(role)}

@@ -89,7 +89,7 @@ def play(
     assert done.returncode == 0 if status == 0 else done.returncode != 0, output
     # Nobody answers at these addresses: an attempt would show.
     assert "UNREACHABLE" not in output
-    assert "Look at the node]" not in output
+    assert "Gather the state of the node]" not in output
     return output
 
 
@@ -306,6 +306,51 @@ def test_the_name_of_another_cluster_is_refused(tmp_path: Path) -> None:
         clusters = [{"cluster": {"server": server}}] if server else []
         kept.write_text(yaml.safe_dump({"clusters": clusters}))
         assert validation.judge(found) == wrong
+
+
+def test_secrets_belong_to_one_inventory_which_may_move(tmp_path: Path) -> None:
+    """Before there is a kubeconfig: with the secrets, a playbook records whose they are."""
+    secrets = tmp_path / "secrets"
+
+    def run(folder: Path, status: int = 0) -> str:
+        extra = json.dumps({"backups_enabled": False, "cluster_secrets_dir": str(secrets)})
+        return play(folder, "-e", extra, playbook="object-store.yml", status=status)
+
+    first, second = inventory(tmp_path / "first", {}), inventory(tmp_path / "second", {})
+    run(first)
+    assert (secrets / "inventory").read_text() == f"{first}\n"
+    assert (secrets / "inventory").stat().st_mode & 0o777 == 0o600
+    assert "changed=0" in run(first)
+    assert (
+        f"cluster_name: quote is taken: {secrets} has the secrets of the inventory {first}; choose another "
+        f"name, or delete {secrets}/inventory if this inventory takes its place"
+    ) in run(second, 1)
+    run(first / "hosts.yml")
+    run(first)
+    first.rename(tmp_path / "moved")
+    run(tmp_path / "moved")
+    assert (secrets / "inventory").read_text() == f"{tmp_path}/moved\n"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "sources", "refused"),
+    [
+        ("inventories/production", ["inventories/production"], False),
+        ("inventories/production", ["inventories/production/hosts.yml"], False),
+        ("inventories/production", ["inventories/production", "more"], False),
+        ("inventories/production", ["inventories/lab"], True),
+        ("inventories/production", ["localhost,"], True),
+        ("inventories/gone", ["inventories/lab"], False),
+    ],
+)
+def test_an_inventory_in_the_checkout_is_known_wherever_that_lies(
+    recorded: str, sources: list[str], refused: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "inventory").write_text(f"{recorded}\n")
+    found = given(inventory(tmp_path / "any", {"vars": {"cluster_secrets_dir": str(tmp_path)}}))
+    asked = {"ansible_inventory_sources": [one if "," in one else str(ROOT / one) for one in sources]}
+    said = validation.judge(replace(found, raw={host: raw | asked for host, raw in found.raw.items()}))
+    assert [line.partition(" is taken")[0] for line in said] == ["cluster_name: quote"] * refused
 
 
 def test_every_default_is_what_its_spec_says() -> None:

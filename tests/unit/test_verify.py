@@ -77,7 +77,7 @@ def told(*words: str) -> dict[str, set[str]]:
     playbook = ["ansible-playbook", "-i", "inventories/production", "playbooks/verify.yml"]
     environment = os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
     done = subprocess.run(
-        [*playbook, "--extra-vars", "cluster_kubeconfig=/nonexistent", *words],
+        [*playbook, "--extra-vars", "cluster_secrets_dir=/nonexistent", *words],
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -6,6 +6,7 @@ logs.py search QUERY N S  at most N documents; look again for S seconds while th
 """
 
 import base64
+import functools
 import json
 import os
 import ssl
@@ -57,7 +58,7 @@ def setup() -> None:
     store, kibana = os.environ["STORE_URL"].rstrip("/"), os.environ.get("KIBANA_URL", "")
     for step in json.loads((FOLDER / "setup.json").read_text()):
         body = json.dumps(step["body"]).encode()
-        patiently(lambda step=step, body=body: ask(f"{store}/{step['path']}", "PUT", body))
+        patiently(functools.partial(ask, f"{store}/{step['path']}", "PUT", body))
         print(f"put {step['path']}")
     if kibana:
         boundary = uuid.uuid4().hex
@@ -92,4 +93,5 @@ def search(query: str, size: str = "100", seconds: str = "0") -> None:
 
 
 if __name__ == "__main__":
-    {"setup": setup, "search": search}[sys.argv[1]](*sys.argv[2:])
+    commands: dict[str, Callable[..., None]] = {"setup": setup, "search": search}
+    commands[sys.argv[1]](*sys.argv[2:])

@@ -17,6 +17,7 @@ from pathlib import Path
 from quote_platform.backup.store import PART, BackupError
 
 SECONDS = 60
+UNSEAL = "ansible-playbook -i INVENTORY playbooks/vault.yml"
 
 
 class Vault:
@@ -46,9 +47,7 @@ class Vault:
                 yield answer
         except urllib.error.HTTPError as error:
             text = error.read().decode(errors="replace").strip()
-            what = (
-                "it is sealed: run playbooks/vault.yml" if error.code == 503 else "check its role and policy"
-            )
+            what = f"it is sealed: run {UNSEAL}" if error.code == 503 else "check its role and policy"
             raise BackupError(f"{self.address} answers {error.code} to {path}: {text}: {what}") from error
         except (OSError, http.client.HTTPException) as error:
             raise BackupError(

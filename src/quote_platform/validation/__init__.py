@@ -56,9 +56,10 @@ def judge(given: Input, together: bool = True) -> list[str]:
     machines = hosts.machines(given.groups)
     shared = _Shared()
     resolved = {host: _Values(given, host, known, defaults, shared) for host in machines}
-    if not together:
-        return list(dict.fromkeys(line for values in resolved.values() for line in values.wrong))
     first = resolved[machines[0]].given if machines else {}
+    others = taken(given, first)
+    if not together:
+        return list(dict.fromkeys([line for values in resolved.values() for line in values.wrong] + others))
     schedulable = first.get("control_plane_schedulable", False)
     wrong = hosts.groups(given.groups, first.get("validate_own_groups", []))
     wrong += hosts.shape(given.groups, schedulable)
@@ -67,7 +68,7 @@ def judge(given: Input, together: bool = True) -> list[str]:
         return wrong  # without it most values have no meaning
 
     addresses = {host: values.given.get("ansible_host") for host, values in resolved.items()}
-    wrong += hosts.addresses(addresses)
+    wrong += hosts.addresses(addresses) + others
     names = {name for host in machines for name in given.raw[host]}
     wrong += specs.misspelt(names, known)
     wrong += [
@@ -85,7 +86,7 @@ def judge(given: Input, together: bool = True) -> list[str]:
         wrong += hosts.node_ips(values.given)
         wrong += hosts.endpoint(values.given, masters, addresses)
         wrong += choices.urls(values)
-        wrong += choices.names(values)
+        wrong += choices.names(values, values.given)
         wrong += choices.schedules(values)
         wrong += choices.parameters(values)
         wrong += choices.scale(values, nodes)
@@ -99,6 +100,30 @@ def judge(given: Input, together: bool = True) -> list[str]:
         wrong += hosts.networks(values.given, addresses)
         wrong += stranger(values.given)
     return list(dict.fromkeys(wrong))
+
+
+def taken(given: Input, values: Variables) -> list[str]:
+    """Return whether the secrets of the cluster's name are those of another inventory, which is still there.
+
+    roles/validate/tasks/call.yml records it. One that was moved, alone or with the checkout, is not another.
+    """
+    record = Path(values.get("cluster_secrets_dir", "/nonexistent"), "inventory")
+    if not record.is_file():
+        return []
+    sources = next((raw.get("ansible_inventory_sources") or [] for raw in given.raw.values()), [])
+    # A list of hosts, as in -i host, is no file.
+    now = [(given.project / source).resolve() for source in sources if "," not in source]
+    before = [(given.project / source).resolve() for source in record.read_text().splitlines()]
+    # One may name the folder, or the file in it.
+    same = any(one in (other, other.parent) or one.parent == other for one in now for other in before)
+    left = [str(one) for one in before if one.exists()]
+    if same or not left:
+        return []
+    return [
+        f"cluster_name: {values.get('cluster_name')} is taken: {record.parent} has the secrets of the "
+        f"inventory {', '.join(left)}; choose another name, or delete {record} if this inventory takes its "
+        "place"
+    ]
 
 
 def stranger(given: Variables) -> list[str]:

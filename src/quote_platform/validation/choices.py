@@ -10,10 +10,22 @@ from typing import Any
 
 from cronsim import CronSim, CronSimError
 
+from quote_platform.validation.hosts import DNS_NAME, NAME, is_address
+
 Variables = Mapping[str, Any]
 
 # What has an account and a bucket of its own in the object store.
 PURPOSES = ("postgres", "snapshots", "velero")
+# Host names under which an Ingress answers, and whether there has to be one.
+INGRESS_HOSTS = {
+    "application_host": True,
+    "quote_app_host": True,
+    "monitoring_public_host": True,
+    "monitoring_prometheus_host": False,
+    "monitoring_alertmanager_host": False,
+    "grafana_host": False,
+    "logging_kibana_host": False,
+}
 # What the example in inventories/production leaves to be replaced.
 EXAMPLES = ("change-me", "AKIA-EXAMPLE", "example-quotes-")
 # Reserved by PostgreSQL, or taken by it and its operator.
@@ -97,8 +109,8 @@ def urls(given: Variables) -> list[str]:
     return wrong
 
 
-def names(given: Variables) -> list[str]:
-    """Return which names are not such as systems allow."""
+def names(given: Variables, written: Variables) -> list[str]:
+    """Return which names are not such as systems allow; of namespaces and hosts those that are written."""
     wrong = []
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", str(given.get("cluster_name", ""))):
         wrong.append(f"cluster_name: {given.get('cluster_name')!r}; allowed are a-z, 0-9 and -")
@@ -115,6 +127,22 @@ def names(given: Variables) -> list[str]:
             wrong.append(
                 f"{name}: {value!r} would need quotes in SQL, or is PostgreSQL's own; allowed are up to "
                 "63 of a-z, 0-9 and _, and no word of SQL"
+            )
+    for name, value in written.items():
+        if name.endswith("_namespace") and not NAME.fullmatch(str(value)):
+            wrong.append(
+                f"{name}: {value!r} is not a namespace; allowed are up to 63 of a-z, 0-9 and - (RFC 1123)"
+            )
+    refused = set()
+    for name, required in INGRESS_HOSTS.items():
+        host = str(written.get(name, ""))
+        if name not in written or host in refused or (not host and not required):
+            continue
+        if not DNS_NAME.fullmatch(host) or is_address(host):
+            refused.add(host)  # some have the value of another
+            wrong.append(
+                f"{name}: {host!r} is not a host name; allowed are a-z, 0-9 and -, with dots in between, "
+                f"such as shop.example.com{'' if required else ', or empty'}"
             )
     return wrong
 

@@ -13,6 +13,7 @@ from cryptography import x509
 from quote_platform.verify.target import Failed, Target
 
 PORTS = {"kubelet": 10250, "API server": 6443, "etcd": 2379}
+RENEW = "ansible-playbook -i INVENTORY playbooks/renew-certificates.yml"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
 
@@ -84,7 +85,7 @@ def certificates(target: Target) -> str:
         what = ",".join(sorted({place.renew for place in late if place.renew}))
         raise Failed(
             "; ".join(f"{place.holder} ends on {moment:%Y-%m-%d}" for place, moment in late.items()),
-            f"playbooks/renew-certificates.yml -e renew={what}" if what else "kubectl get csr",
+            f"{RENEW} -e renew={what}" if what else "kubectl get csr",
         )
     first, moment = min(seen.items(), key=lambda item: item[1])
     hidden = [place.holder for place in every if place not in seen]

@@ -11,7 +11,7 @@ PLUGIN = Path(__file__).resolve().parents[4] / "roles/component/action_plugins/a
 CLUSTER_WIDE = ("ClusterRole", "ClusterRoleBinding", "ClusterIssuer")
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
     """Runs on the controller and contacts nobody."""
 
     TRANSFERS_FILES = False
@@ -32,4 +32,4 @@ class ActionModule(ActionBase):
         for stage in filter(None, plugin["stages"](documents)):
             number = len(list(folder.iterdir()))
             (folder / f"{number:03}-{given['name']}.yaml").write_text("\n---\n".join(map(json.dumps, stage)))
-        return super().run(tmp, task_vars) | {"changed": False}
+        return dict(super().run(tmp, task_vars)) | {"changed": False}

@@ -1,0 +1,36 @@
+"""Linters see all Python that there is."""
+
+import subprocess
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def output(*command: str) -> list[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def python() -> set[Path]:
+    """Return every tracked file in Python, also those without its suffix."""
+    found = set()
+    for path in (ROOT / name for name in output("git", "ls-files")):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                first = file.readline(80)
+            if path.suffix == ".py" or (first.startswith(b"#!") and b"python" in first):
+                found.add(path)
+    return found
+
+
+def test_mypy_checks_every_file() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
+    chosen = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    assert all(any(ROOT.glob(pattern)) for pattern in patterns), "a pattern that finds nothing"
+    # Ansible loads these by itself; they are not imported.
+    plugins = {path for kind in ("action_plugins", "library") for path in ROOT.glob(f"roles/*/{kind}/*.py")}
+    assert {path for path in python() - plugins if not chosen & {path, *path.parents}} == set()
+
+
+def test_ruff_checks_every_file() -> None:
+    assert python() <= set(map(Path, output("ruff", "check", "--show-files")))
