@@ -1,6 +1,5 @@
 """Only the kept keys open it; it does what it is told, writes down who asked for what, and tells nobody."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -8,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from quote_platform import vault
 from quote_platform.backup.vault import whole
 
-ROLE = Path(__file__).resolve().parents[2] / "roles" / "vault_server"
 WORD = "s3cr3t-of-molecule"
 
 
@@ -21,22 +20,14 @@ def secrets(inventory):
 
 
 @pytest.fixture(scope="module")
-def plugin():
-    spec = importlib.util.spec_from_file_location("use_vault", ROLE / "action_plugins/use_vault.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def api(plugin, variables, secrets):
+def api(variables, secrets):
     authority = (secrets / "certificates/authority.crt").read_text()
-    return plugin.Api.open(f"https://{variables['ansible_host']}:8200", authority, 90)
+    return vault.Api.open(f"https://{variables['ansible_host']}:8200", authority, 90)
 
 
 @pytest.fixture(scope="module")
-def keys(plugin, secrets):
-    return plugin.Keys(secrets / "vault-keys.yml", secrets / "vault-password")
+def keys(secrets):
+    return vault.Keys(secrets / "vault-keys.yml", secrets / "vault-password")
 
 
 def converge(inventory, *arguments):
@@ -54,27 +45,27 @@ def test_a_restart_seals_it_and_a_run_unseals_it(host, api, inventory):
     assert WORD not in done.stdout + done.stderr
 
 
-def test_a_policy_lets_in_where_it_says_and_nowhere_else(plugin, api, keys):
-    with plugin.root(api, keys.load()):
-        assert plugin.read(api, "kv/data/molecule")["data"] == {"word": WORD}
+def test_a_policy_lets_in_where_it_says_and_nowhere_else(api, keys):
+    with vault.root(api, keys.load()):
+        assert vault.read(api, "kv/data/molecule")["data"] == {"word": WORD}
         orphan = {
             "policies": ["molecule"],
             "ttl": "5m",
             "no_parent": True,
         }  # the root token ends with the block
         token = api.call("POST", "auth/token/create", orphan)["auth"]
-    with plugin.owning(api, token["client_token"]):
-        assert plugin.read(api, "kv/data/molecule")["data"] == {"word": WORD}
+    with vault.owning(api, token["client_token"]):
+        assert vault.read(api, "kv/data/molecule")["data"] == {"word": WORD}
         for path in ("kv/data/other", "sys/mounts/kv", "database/config/any"):
-            with pytest.raises(plugin.Refused, match="permission denied"):
-                plugin.read(api, path)
+            with pytest.raises(vault.Refused, match="permission denied"):
+                vault.read(api, path)
     assert api.ask("GET", "sys/metrics?format=prometheus").status_code in {400, 403}
 
 
-def test_every_plugin_that_the_platform_uses_is_there(plugin, api, keys):
-    with plugin.root(api, keys.load()):
-        assert plugin.read(api, "sys/auth/kubernetes")["type"] == "kubernetes"
-        found = plugin.read(api, "sys/plugins/catalog/database/postgresql-database-plugin")
+def test_every_plugin_that_the_platform_uses_is_there(api, keys):
+    with vault.root(api, keys.load()):
+        assert vault.read(api, "sys/auth/kubernetes")["type"] == "kubernetes"
+        found = vault.read(api, "sys/plugins/catalog/database/postgresql-database-plugin")
         assert found["builtin"] is True
         wrong = {
             "plugin_name": "postgresql-database-plugin",
@@ -82,7 +73,7 @@ def test_every_plugin_that_the_platform_uses_is_there(plugin, api, keys):
             "username": "nobody",
             "password": "none",
         }
-        with pytest.raises(plugin.Refused, match=r"refused|connect"):  # it gets as far as that
+        with pytest.raises(vault.Refused, match=r"refused|connect"):  # it gets as far as that
             api.call("POST", "database/config/molecule", wrong)
 
 
@@ -94,11 +85,11 @@ def test_requests_are_written_down_without_their_secrets(host):
     assert host.file("/var/log/vault/audit.log").mode == 0o600
 
 
-def test_the_audit_log_goes_on_after_its_rotation(host, api, plugin, keys):
+def test_the_audit_log_goes_on_after_its_rotation(host, api, keys):
     host.check_output("logrotate --force /etc/logrotate.d/vault")
     assert host.file("/var/log/vault/audit.log.1").size > 0
-    with plugin.root(api, keys.load()):
-        plugin.read(api, "kv/data/molecule")
+    with vault.root(api, keys.load()):
+        vault.read(api, "kv/data/molecule")
     assert "kv/data/molecule" in host.check_output("cat /var/log/vault/audit.log")
 
 
@@ -129,17 +120,17 @@ def test_an_empty_vault_with_kept_keys_is_not_initialised_anew(host, inventory, 
     assert converge(inventory).returncode == 0
 
 
-def test_a_snapshot_brings_back_what_was_lost(host, api, plugin, keys, tmp_path):
-    with plugin.root(api, keys.load()):
+def test_a_snapshot_brings_back_what_was_lost(host, api, keys, tmp_path):
+    with vault.root(api, keys.load()):
         content = api.ask("GET", "sys/storage/raft/snapshot").content
     whole([content], "the snapshot")
     (tmp_path / "snapshot").write_bytes(content)
     host.check_output("systemctl stop vault && rm -rf /opt/vault/data/*")
     host.check_output("systemctl start vault")
-    plugin.restore(api, False, tmp_path / "snapshot", keys.kept())
-    plugin.unseal(api, keys.load())
-    with plugin.root(api, keys.load()):
-        assert plugin.read(api, "kv/data/molecule")["data"] == {"word": WORD}
+    vault.restore(api, False, tmp_path / "snapshot", keys.kept())
+    vault.unseal(api, keys.load())
+    with vault.root(api, keys.load()):
+        assert vault.read(api, "kv/data/molecule")["data"] == {"word": WORD}
 
 
 def test_the_service_is_confined(host):
