@@ -11,7 +11,7 @@ from ansible.plugins.action import ActionBase
 from quote_platform import vault
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
     """Runs on the controller; what it changes is behind Vault's API."""
 
     TRANSFERS_FILES = False
@@ -20,7 +20,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Do what the task asks for."""
-        result = super().run(tmp, task_vars)
+        result: dict[str, Any] = super().run(tmp, task_vars)
         _, given = self.validate_argument_spec(vault.SPEC)
         given = json.loads(json.dumps(given))  # YAML cannot write Ansible's own kinds of values
         try:

@@ -9,7 +9,7 @@ from ansible.plugins.action import ActionBase
 from quote_platform.validation import task
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
     """Runs on the controller and contacts nobody."""
 
     TRANSFERS_FILES = False
@@ -17,6 +17,6 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Judge all nodes and, if anything is wrong, fail with all of it."""
-        result = super().run(tmp, task_vars)
+        result: dict[str, Any] = super().run(tmp, task_vars)
         _, asked = self.validate_argument_spec(task.NODES)
         return result | task.judge_nodes(asked, task_vars or {})

@@ -77,7 +77,7 @@ def lacking(found: Document, condition: Document | None, fields: Document | None
             return f"{name} is {status.get(name, 'not known yet')}: {status.get('message', '')}"
     if condition:
         kind, wanted = condition["type"], condition.get("status", "True")
-        shown = next((item for item in status.get("conditions") or [] if item["type"] == kind), {})
+        shown: Document = next((item for item in status.get("conditions") or [] if item["type"] == kind), {})
         if shown.get("status") != wanted:
             return f"{kind} is {shown.get('status', 'not known yet')}: {shown.get('message', '')}"
     elif counts := ROLLED_OUT.get(found["kind"]):
