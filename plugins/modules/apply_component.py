@@ -6,6 +6,8 @@ short_description: Apply one component to the API server, or wait for what it be
 description:
   - Fetch release manifests by checksum, merge patches into them, add objects of our own, and apply all of it
     server-side with the field manager C(quote-platform), in an order that works and side by side.
+  - On request, what was applied under this name before and is no longer named is deleted then, unless it is
+    somebody else's now. Namespaces, kinds, volumes, claims and what holds data stay; a warning names them.
   - Runs on the controller. Supports check mode; differences show of Secrets only that they differ.
 options:
   name: {type: str, required: true, description: Name of the component.}
@@ -20,6 +22,10 @@ options:
     elements: dict
     default: []
   objects: {type: list, elements: dict, default: [], description: Objects of our own.}
+  prune:
+    description: Record what is applied, in a ConfigMap in C(kube-system), and delete what is no longer named.
+    type: bool
+    default: false
   wait:
     description: What to wait for, each with api_version, kind, name, and condition or fields of its status;
       without these a workload is waited for until it is rolled out.

@@ -305,6 +305,8 @@ def test_an_operator_starts_when_its_kinds_are_known(monkeypatch: pytest.MonkeyP
     did: list[str] = []
 
     class Recorder:
+        dry_run = False
+
         def __init__(self, *_: object, **__: object) -> None:
             pass
 
@@ -316,12 +318,19 @@ def test_an_operator_starts_when_its_kinds_are_known(monkeypatch: pytest.MonkeyP
             did.extend(f"{item['name']} is {item['condition']['type']}" for item in items)
 
     monkeypatch.setattr(component, "Server", Recorder)
-    given = {"kubeconfig": "/nowhere", "namespace": "", "base_url": "", "cache": "/nowhere", "timeout": 1}
+    given: dict[str, Any] = {
+        "kubeconfig": "/nowhere",
+        "namespace": "",
+        "base_url": "",
+        "cache": "/nowhere",
+        "timeout": 1,
+    }
     wanted = [
         thing("Deployment", "operator"),
         thing("CustomResourceDefinition", "dogs") | {"apiVersion": "apiextensions.k8s.io/v1"},
     ]
-    component.run(given | {"manifests": [], "patches": [], "wait": [], "objects": wanted}, dry_run=False)
+    given |= {"manifests": [], "patches": [], "prune": False, "wait": [], "objects": wanted}
+    component.run(given, dry_run=False)
     assert did == ["CustomResourceDefinition", "dogs is Established", "Deployment"]
 
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SPECS: dict[str, dict[str, Any]] = {
     "apply_component": component.SPEC,
     "issue_certificate": certificates.SPEC,
+    "prune_components": component.PRUNE,
     "probe_node": probe_node.SPEC,
     "use_object_store": object_store.SPEC,
     "use_vault": vault.SPEC,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -55,16 +56,90 @@ class Server:
         document = copy.deepcopy(document)
         if not self.client:
             return {}, clean(document)
-        while True:
+
+        def send() -> tuple[Document, Document] | None:
             try:
                 return self._apply(document, namespace, scaled)
+            except (ResourceNotFoundError, ApiException, dynamic.exceptions.DynamicApiError) as error:
+                if self.dry_run and self._not_yet(error):
+                    return {}, clean(document)
+                raise
+
+        return self._until_answered(document, send)
+
+    def find(self, document: Document) -> Document | None:
+        """Return the object of a document's kind and name, or None if it is not there."""
+        name, namespace = document["metadata"]["name"], document["metadata"].get("namespace")
+
+        def ask() -> Document | None:
+            return self._read(self._resource(document["apiVersion"], document["kind"]), name, namespace)
+
+        return self._until_answered(document, ask)
+
+    def labelled(self, api_version: str, kind: str, namespace: str, labels: str) -> list[Document]:
+        """Return the objects with these labels, as a selector has them."""
+        asked = {"kind": kind, "metadata": {"namespace": namespace, "name": labels}}
+
+        def ask() -> list[Document]:
+            answer = self._resource(api_version, kind).get(namespace=namespace, label_selector=labels)
+            return [{"apiVersion": api_version, "kind": kind} | item for item in answer.to_dict()["items"]]
+
+        return self._until_answered(asked, ask)
+
+    def namespaced(self, document: Document) -> bool | None:
+        """Tell whether objects of a document's kind are in namespaces; None if the kind is not known."""
+        try:
+            return bool(self._resource(document["apiVersion"], document["kind"]).namespaced)
+        except ResourceNotFoundError:
+            return None
+
+    @staticmethod
+    def each[Result](items: list[Document], work: Callable[[Document], Result]) -> list[Result]:
+        """Do something with each, side by side."""
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            return list(pool.map(work, items))
+
+    def delete(self, documents: list[Document]) -> None:
+        """Delete objects that were found, with all that depends on them, and wait until they are gone."""
+        self.deadline = time.monotonic() + self.timeout
+        self.each(documents, lambda found: self._until_answered(found, lambda: self._delete(found)))
+        while there := [found for found in self.each(documents, self._again) if found]:
+            if time.monotonic() > self.deadline:
+                names = [
+                    f"{title(found)}, waiting for {', '.join(found['metadata'].get('finalizers') or ['it'])}"
+                    for found in there
+                ]
+                raise Refused(f"not deleted after {self.timeout} s: {'; '.join(names)}. Run again")
+            documents = there
+            time.sleep(0.5)
+
+    def _delete(self, found: Document) -> None:
+        metadata = found["metadata"]
+        # Its pods go before it does: whoever comes next may want their ports.
+        options = {"propagationPolicy": "Foreground", "preconditions": {"uid": metadata["uid"]}}
+        try:
+            self._resource(found["apiVersion"], found["kind"]).delete(
+                name=metadata["name"], namespace=metadata.get("namespace"), body=options
+            )
+        except (ApiException, dynamic.exceptions.DynamicApiError) as error:
+            if error.status not in {404, 409}:  # somebody else was faster, or made another one
+                raise
+
+    def _again(self, found: Document) -> Document | None:
+        """Return what has become of an object; None if it is another one."""
+        now = self.find(found)
+        return now if now and now["metadata"]["uid"] == found["metadata"]["uid"] else None
+
+    def _until_answered[Result](self, document: Document, ask: Callable[[], Result]) -> Result:
+        """Repeat a request about an object until it is answered; what passes by itself is no answer."""
+        while True:
+            try:
+                return ask()
             except HTTPError as error:  # the connection, not the answer
                 if time.monotonic() > self.deadline:
                     raise Refused(f"{title(document)}: the API server does not answer: {error}") from error
                 time.sleep(1)
             except (ResourceNotFoundError, ApiException, dynamic.exceptions.DynamicApiError) as error:
-                if self.dry_run and self._not_yet(error):
-                    return {}, clean(document)
                 if not self._passing(error) or time.monotonic() > self.deadline:
                     raise Refused(f"{title(document)}: {self._reason(error)}") from error
                 if isinstance(error, ResourceNotFoundError):
