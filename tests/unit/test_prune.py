@@ -34,10 +34,10 @@ class Kind:
         if label_selector:
             key, value = label_selector.split("=")
             return Answer({"items": self.cluster.of(self.name, namespace, key, value)})
-        return Answer(self.cluster.object(self.name, namespace, name))
+        return Answer(self.cluster.object(self.name, namespace if self.namespaced else None, name))
 
     def delete(self, name: str, namespace: str | None, body: Document) -> None:
-        found = self.cluster.object(self.name, namespace, name)
+        found = self.cluster.object(self.name, namespace if self.namespaced else None, name)
         assert body["preconditions"] == {"uid": found["metadata"]["uid"]}
         assert body["propagationPolicy"] == "Foreground"
         self.cluster.deleted.append(f"{self.name} {name}")
