@@ -55,8 +55,8 @@ def test_what_is_no_longer_named_goes_away(cluster, inventory):
     changes, said = inventory.converge("--check", "--diff")
     assert set(changes.values()) != {0}
     for gone in ("ConfigMap molecule-component/more", "DaemonSet molecule-component/more"):
-        assert f"--- {gone}" in said
-    assert "--- IngressClass molecule-other" in said
+        assert f"--- before: {gone}" in said
+    assert "--- before: IngressClass molecule-other" in said
     assert there(cluster) == made
 
     inventory.converge()

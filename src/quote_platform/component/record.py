@@ -51,6 +51,11 @@ class Entry:
         return self.api_version.rpartition("/")[0]
 
     @property
+    def of(self) -> tuple[str, str]:
+        """Return what it is an object of: version of the API, and kind."""
+        return self.api_version, self.kind
+
+    @property
     def identity(self) -> tuple[str, str, str, str]:
         """Return what stays the same in another version of the API."""
         return self.group, self.kind, self.namespace, self.name
@@ -120,22 +125,27 @@ def read_all(server: Server) -> list[Record]:
 
 def named(server: Server, documents: list[Document], namespace: str) -> set[Entry]:
     """Return the entries of documents; `namespace` is of those that name none."""
-    found = set()
-    for item in documents:
-        where = item["metadata"].get("namespace") or namespace or "default"
-        # A kind that is not known yet is looked up again before anything of it is deleted.
-        where = "" if server.namespaced(item) is False else where
-        found.add(Entry(item["apiVersion"], item["kind"], where, item["metadata"]["name"]))
-    return found
+    entries = [
+        Entry(
+            item["apiVersion"],
+            item["kind"],
+            item["metadata"].get("namespace") or namespace or "default",
+            item["metadata"]["name"],
+        )
+        for item in documents
+    ]
+    namespaced = _namespaced(server, entries)
+    # A kind that is not known yet is looked up again before anything of it is deleted.
+    return {replace(one, namespace="") if namespaced[one.of] is False else one for one in entries}
 
 
 def prune(server: Server, record: Record, wanted: set[Entry]) -> Pruned:
     """Delete what is recorded and no longer wanted, as far as it may be."""
     pruned = Pruned()
+    if record.entries <= wanted:
+        return pruned
     kept = {entry.identity for entry in wanted}
     gone = [entry for entry in _placed(server, record.entries) if entry.identity not in kept]
-    if not gone:
-        return pruned
     documents = dict(zip(gone, server.each([entry.document for entry in gone], server.find), strict=True))
     holding = [entry for entry in gone if (entry.group, entry.kind) in HOLDS_DATA and documents[entry]]
     if holding:
@@ -182,12 +192,15 @@ def _custom(group: str) -> bool:
 
 def _placed(server: Server, entries: Iterable[Entry]) -> list[Entry]:
     """Return entries as the server knows their kinds; what is of a kind that is not served went with it."""
-    placed = set()
-    for entry in entries:
-        namespaced = server.namespaced(entry.document)
-        if namespaced is not None:
-            placed.add(entry if namespaced else replace(entry, namespace=""))
-    return sorted(placed)
+    entries = list(entries)
+    namespaced = _namespaced(server, entries)
+    known = [one for one in entries if namespaced[one.of] is not None]
+    return sorted({one if namespaced[one.of] else replace(one, namespace="") for one in known})
+
+
+def _namespaced(server: Server, entries: Iterable[Entry]) -> dict[tuple[str, str], bool | None]:
+    """Return of each kind whether it is in namespaces, and None of one that is not known."""
+    return {of: server.namespaced(*of) for of in {entry.of for entry in entries}}
 
 
 def _stays(found: Document) -> str:

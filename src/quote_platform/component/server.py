@@ -86,10 +86,10 @@ class Server:
 
         return self._until_answered(asked, ask)
 
-    def namespaced(self, document: Document) -> bool | None:
-        """Tell whether objects of a document's kind are in namespaces; None if the kind is not known."""
+    def namespaced(self, api_version: str, kind: str) -> bool | None:
+        """Tell whether objects of a kind are in namespaces; None if the kind is not known."""
         try:
-            return bool(self._resource(document["apiVersion"], document["kind"]).namespaced)
+            return bool(self._resource(api_version, kind).namespaced)
         except ResourceNotFoundError:
             return None
 
