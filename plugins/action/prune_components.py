@@ -9,7 +9,7 @@ from ansible.plugins.action import ActionBase
 from quote_platform import component
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
     """Runs on the controller; what it changes is behind the API server."""
 
     TRANSFERS_FILES = False
@@ -18,7 +18,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Do what the task asks for."""
-        result = super().run(tmp, task_vars)
+        result: dict[str, Any] = super().run(tmp, task_vars)
         _, given = self.validate_argument_spec(component.PRUNE)
         try:
             return result | component.prune(given, self._task.check_mode)

@@ -149,7 +149,14 @@ def apply(cluster: Cluster) -> Apply:
     def apply(*objects: Document, name: str = "it", dry_run: bool = False, timeout: int = 60) -> Document:
         cluster.asked.clear()
         cluster.written.clear()
-        given = {"name": name, "namespace": "ns", "kubeconfig": "", "base_url": "", "cache": "", "wait": []}
+        given: Document = {
+            "name": name,
+            "namespace": "ns",
+            "kubeconfig": "",
+            "base_url": "",
+            "cache": "",
+            "wait": [],
+        }
         given |= {"manifests": [], "patches": [], "objects": list(objects), "prune": True, "timeout": timeout}
         return component.run(given, dry_run)
 
