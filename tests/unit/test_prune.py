@@ -273,6 +273,7 @@ def test_what_holds_data_stays_with_all_it_may_need_until_somebody_deletes_it(
         ("Secret", [OURS, {"manager": "operator", "operation": "Update"}], "operator writes to it as well"),
         ("ConfigMap", [OURS, {"manager": "operator", "operation": "Update"}], ""),
         ("Secret", [OURS], ""),
+        ("ConfigMap", [], ""),
     ],
 )
 def test_what_somebody_else_has_taken_over_stays(

@@ -38,6 +38,18 @@ PRUNE: dict[str, Any] = {
     "timeout": {"type": "int", "default": 120},
 }
 
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a text of several lines as such."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
+)
+
 # What an object is called, what it was and what it is; empty where it is not.
 Change = tuple[str, Document, Document]
 
@@ -130,6 +142,11 @@ def _apply(server: Server, documents: list[Document], namespace: str) -> list[Ch
     return changes
 
 
+def _shown(document: Document) -> str:
+    """Return an object as a difference shows it."""
+    return yaml.dump(document, Dumper=_Dumper) if document else ""
+
+
 def _result(changes: list[Change], warnings: list[str]) -> Document:
     """Return the result of a task."""
     done = [
@@ -142,8 +159,8 @@ def _result(changes: list[Change], warnings: list[str]) -> Document:
             {
                 "before_header": name,
                 "after_header": name,
-                "before": yaml.safe_dump(before) if before else "",
-                "after": yaml.safe_dump(after) if after else "",
+                "before": _shown(before),
+                "after": _shown(after),
             }
             for name, before, after in changes
         ],

@@ -208,7 +208,8 @@ def _stays(found: Document) -> str:
     if found["kind"] in NEVER:
         return "delete it yourself if nothing in it is needed"
     fields = found["metadata"].get("managedFields") or []
-    if not any(item["manager"] == FIELD_MANAGER and item["operation"] == "Apply" for item in fields):
+    ours = any(item["manager"] == FIELD_MANAGER and item["operation"] == "Apply" for item in fields)
+    if fields and not ours:  # one that has no more than a name has fields of nobody
         return f"{FIELD_MANAGER} has no fields in it any more"
     others = {item["manager"] for item in fields} - {FIELD_MANAGER, STARTER}
     if found["kind"] == "Secret" and others:
