@@ -1,43 +1,37 @@
 """Only the kept keys open it; it does what it is told, writes down who asked for what, and tells nobody."""
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from testinfra.host import Host
 
+from quote_platform import vault
 from quote_platform.backup.vault import whole
 from scenario import Inventory, words
 
-ROLE = Path(__file__).resolve().parents[2] / "roles" / "vault_server"
 WORD = "s3cr3t-of-molecule"
 
 
 @pytest.fixture(scope="module")
-def plugin() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("use_vault", ROLE / "action_plugins/use_vault.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def api(plugin: ModuleType, variables: dict[str, Any], secrets: Path) -> Any:
+def api(variables: dict[str, Any], secrets: Path) -> vault.Api:
     authority = (secrets / "certificates/authority.crt").read_text()
-    return plugin.Api.open(f"https://{variables['ansible_host']}:8200", authority, 90)
+    return vault.Api.open(f"https://{variables['ansible_host']}:8200", authority, 90)
 
 
 @pytest.fixture(scope="module")
-def keys(plugin: ModuleType, secrets: Path) -> Any:
-    return plugin.Keys(secrets / "vault-keys.yml", secrets / "vault-password")
+def keys(secrets: Path) -> vault.Keys:
+    return vault.Keys(secrets / "vault-keys.yml", secrets / "vault-password")
 
 
-def test_a_restart_seals_it_and_a_run_unseals_it(host: Host, api: Any, inventory: Inventory) -> None:
+def read(api: vault.Api, path: str) -> dict[str, Any]:
+    found = vault.read(api, path)
+    assert found, path
+    return found
+
+
+def test_a_restart_seals_it_and_a_run_unseals_it(host: Host, api: vault.Api, inventory: Inventory) -> None:
     host.check_output("systemctl restart vault")
     assert api.status()["sealed"]
     done = inventory.play("-vvv")
@@ -46,27 +40,30 @@ def test_a_restart_seals_it_and_a_run_unseals_it(host: Host, api: Any, inventory
     assert WORD not in done.stdout + done.stderr
 
 
-def test_a_policy_lets_in_where_it_says_and_nowhere_else(plugin: ModuleType, api: Any, keys: Any) -> None:
-    with plugin.root(api, keys.load()):
-        assert plugin.read(api, "kv/data/molecule")["data"] == {"word": WORD}
+def test_a_policy_lets_in_where_it_says_and_nowhere_else(api: vault.Api, keys: vault.Keys) -> None:
+    with vault.root(api, keys.load()):
+        assert read(api, "kv/data/molecule")["data"] == {"word": WORD}
         orphan = {
             "policies": ["molecule"],
             "ttl": "5m",
             "no_parent": True,
         }  # the root token ends with the block
         token = api.call("POST", "auth/token/create", orphan)["auth"]
-    with plugin.owning(api, token["client_token"]):
-        assert plugin.read(api, "kv/data/molecule")["data"] == {"word": WORD}
+    with vault.owning(api, token["client_token"]):
+        assert read(api, "kv/data/molecule")["data"] == {"word": WORD}
         for path in ("kv/data/other", "sys/mounts/kv", "database/config/any"):
-            with pytest.raises(plugin.Refused, match="permission denied"):
-                plugin.read(api, path)
+            with pytest.raises(vault.Refused, match="permission denied"):
+                vault.read(api, path)
     assert api.ask("GET", "sys/metrics?format=prometheus").status_code in {400, 403}
 
 
-def test_every_plugin_that_the_platform_uses_is_there(plugin: ModuleType, api: Any, keys: Any) -> None:
-    with plugin.root(api, keys.load()):
-        assert plugin.read(api, "sys/auth/kubernetes")["type"] == "kubernetes"
-        found = plugin.read(api, "sys/plugins/catalog/database/postgresql-database-plugin")
+def test_every_plugin_that_the_platform_uses_is_there(
+    api: vault.Api, keys: vault.Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "timeout", 5)  # a database that is not there is waited for
+    with vault.root(api, keys.load()):
+        assert read(api, "sys/auth/kubernetes")["type"] == "kubernetes"
+        found = read(api, "sys/plugins/catalog/database/postgresql-database-plugin")
         assert found["builtin"] is True
         wrong = {
             "plugin_name": "postgresql-database-plugin",
@@ -74,7 +71,7 @@ def test_every_plugin_that_the_platform_uses_is_there(plugin: ModuleType, api: A
             "username": "nobody",
             "password": "none",
         }
-        with pytest.raises(plugin.Refused, match=r"refused|connect"):  # it gets as far as that
+        with pytest.raises(vault.Refused, match=r"refused|connect"):  # it gets as far as that
             api.call("POST", "database/config/molecule", wrong)
 
 
@@ -86,17 +83,15 @@ def test_requests_are_written_down_without_their_secrets(host: Host) -> None:
     assert host.file("/var/log/vault/audit.log").mode == 0o600
 
 
-def test_the_audit_log_goes_on_after_its_rotation(
-    host: Host, api: Any, plugin: ModuleType, keys: Any
-) -> None:
+def test_the_audit_log_goes_on_after_its_rotation(host: Host, api: vault.Api, keys: vault.Keys) -> None:
     host.check_output("logrotate --force /etc/logrotate.d/vault")
     assert host.file("/var/log/vault/audit.log.1").size > 0
-    with plugin.root(api, keys.load()):
-        plugin.read(api, "kv/data/molecule")
+    with vault.root(api, keys.load()):
+        vault.read(api, "kv/data/molecule")
     assert "kv/data/molecule" in host.check_output("cat /var/log/vault/audit.log")
 
 
-def test_keys_are_encrypted_and_nothing_else_is_kept(secrets: Path, keys: Any, host: Host) -> None:
+def test_keys_are_encrypted_and_nothing_else_is_kept(secrets: Path, keys: vault.Keys, host: Host) -> None:
     text = (secrets / "vault-keys.yml").read_text()
     assert text.startswith("$ANSIBLE_VAULT;1.")
     assert len(keys.load()) == 3
@@ -126,18 +121,18 @@ def test_an_empty_vault_with_kept_keys_is_not_initialised_anew(
 
 
 def test_a_snapshot_brings_back_what_was_lost(
-    host: Host, api: Any, plugin: ModuleType, keys: Any, tmp_path: Path
+    host: Host, api: vault.Api, keys: vault.Keys, tmp_path: Path
 ) -> None:
-    with plugin.root(api, keys.load()):
+    with vault.root(api, keys.load()):
         content = api.ask("GET", "sys/storage/raft/snapshot").content
     whole([content], "the snapshot")
     (tmp_path / "snapshot").write_bytes(content)
     host.check_output("systemctl stop vault && rm -rf /opt/vault/data/*")
     host.check_output("systemctl start vault")
-    plugin.restore(api, False, tmp_path / "snapshot", keys.kept())
-    plugin.unseal(api, keys.load())
-    with plugin.root(api, keys.load()):
-        assert plugin.read(api, "kv/data/molecule")["data"] == {"word": WORD}
+    vault.restore(api, False, tmp_path / "snapshot", keys.kept())
+    vault.unseal(api, keys.load())
+    with vault.root(api, keys.load()):
+        assert read(api, "kv/data/molecule")["data"] == {"word": WORD}
 
 
 def test_the_service_is_confined(host: Host) -> None:

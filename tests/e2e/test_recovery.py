@@ -2,16 +2,16 @@
 
 import json
 import os
-import runpy
 import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from quote_platform import vault
 
 from .conftest import LAB_UP, NAME, ROOT, Eventually, Lab, primary_of, sql, stored, writer
 from .test_platform import succeeded
@@ -60,16 +60,13 @@ def keeper(word: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "List", "items": [claim, pod]}
 
 
-def as_root(work: Callable[[SimpleNamespace, Any], Any]) -> Any:
+def as_root(work: Callable[[vault.Api], Any]) -> Any:
     """Do something with Vault, opened by the keys that are kept."""
-    use_vault = SimpleNamespace(
-        **runpy.run_path(str(ROOT / "roles/vault_server/action_plugins/use_vault.py"))
-    )
     secrets = ROOT / "secrets" / NAME
-    api = use_vault.Api.open(VAULT, (secrets / "certificates/authority.crt").read_text(), 90)
-    keys = use_vault.Keys(secrets / "vault-keys.yml", secrets / "vault-password")
-    with use_vault.root(api, keys.load()):
-        return work(use_vault, api)
+    api = vault.Api.open(VAULT, (secrets / "certificates/authority.crt").read_text(), 90)
+    keys = vault.Keys(secrets / "vault-keys.yml", secrets / "vault-password")
+    with vault.root(api, keys.load()):
+        return work(api)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +74,7 @@ def backed_up(lab: Lab) -> str:
     """Back up a quote, an object, a volume and a secret of Vault; return the word in all of them."""
     word = uuid.uuid4().hex
     lab.kubectl(f"apply -n quote-lab -f - <<'EOF'\n{json.dumps(keeper(word))}\nEOF")
-    as_root(lambda _, api: api.call("POST", "kv/data/marker", {"data": {"word": word}}))
+    as_root(lambda api: api.call("POST", "kv/data/marker", {"data": {"word": word}}))
     lab.kubectl("wait -n quote-lab --for=condition=Ready pod/keeper --timeout=120s")
     with lab.http(lab.workers[0]) as http:
         body = {"text": f"{word} 1", "author": "e2e"}
@@ -217,9 +214,7 @@ def test_vaults_machine_is_lost(lab: Lab, backed_up: str) -> None:
         arguments = ("playbooks/restore-vault.yml", "-e", f"restore_confirm={NAME}")
         succeeded(lab.play("restore of Vault", *arguments))
     assert set(answers) == {"200"}, dict(answers)
-    assert as_root(lambda use_vault, api: use_vault.read(api, "kv/data/marker"))["data"] == {
-        "word": backed_up
-    }
+    assert as_root(lambda api: vault.read(api, "kv/data/marker"))["data"] == {"word": backed_up}
 
 
 @pytest.mark.proof(minutes=12)

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from kubernetes.client import ApiException
-from role_modules import load
+
+from quote_platform import component
+from quote_platform.component import manifests, objects
+from quote_platform.component.server import Server
 
 URL = "https://raw.example.com/project/v1/all.yaml"
 TEXT = b"kind: ConfigMap\nmetadata: {name: a}\n"
 SHA = hashlib.sha256(TEXT).hexdigest()
-
-
-component = load("component", "action_plugins", "apply_component")
 
 
 class Upstream:
@@ -34,52 +34,52 @@ class Upstream:
 @pytest.fixture
 def upstream(monkeypatch: pytest.MonkeyPatch) -> Upstream:
     server = Upstream()
-    monkeypatch.setattr(component, "open_url", server.open)
+    monkeypatch.setattr(manifests, "open_url", server.open)
     return server
 
 
 def test_a_pinned_manifest_is_fetched_once(upstream: Upstream, tmp_path: Path) -> None:
     manifest = {"url": URL, "sha256": SHA}
     for _ in range(2):
-        assert component.fetch(manifest, "http://mirror/manifests/", tmp_path) == TEXT.decode()
+        assert manifests.fetch(manifest, "http://mirror/manifests/", tmp_path) == TEXT.decode()
     assert upstream.asked == ["http://mirror/manifests/project/v1/all.yaml"]
 
 
 def test_an_empty_base_means_upstream(upstream: Upstream, tmp_path: Path) -> None:
-    component.fetch({"url": URL, "sha256": SHA}, "", tmp_path)
+    manifests.fetch({"url": URL, "sha256": SHA}, "", tmp_path)
     assert upstream.asked == [URL]
 
 
 def test_a_changed_manifest_is_refused_and_the_good_one_kept(upstream: Upstream, tmp_path: Path) -> None:
-    component.fetch({"url": URL, "sha256": SHA}, "", tmp_path)
+    manifests.fetch({"url": URL, "sha256": SHA}, "", tmp_path)
     upstream.content = b"kind: Other\n"
     with pytest.raises(component.Refused, match=r"all\.yaml: its SHA-256 is .*, pinned is 0000"):
-        component.fetch({"url": URL, "sha256": "0" * 64}, "", tmp_path)
+        manifests.fetch({"url": URL, "sha256": "0" * 64}, "", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [SHA]
 
 
 def test_a_damaged_cache_is_fetched_again(upstream: Upstream, tmp_path: Path) -> None:
     (tmp_path / SHA).write_text("damaged")
-    assert component.fetch({"url": URL, "sha256": SHA}, "", tmp_path) == TEXT.decode()
+    assert manifests.fetch({"url": URL, "sha256": SHA}, "", tmp_path) == TEXT.decode()
     assert upstream.asked == [URL]
 
 
 def test_without_a_pin_the_first_fetch_is_recorded(upstream: Upstream, tmp_path: Path) -> None:
-    component.fetch({"url": URL}, "", tmp_path)
+    manifests.fetch({"url": URL}, "", tmp_path)
     assert json.loads((tmp_path / "manifests.lock.json").read_text()) == {URL: SHA}
     (tmp_path / SHA).unlink()
     upstream.content = b"kind: Other\n"
     with pytest.raises(component.Refused, match=SHA):
-        component.fetch({"url": URL}, "", tmp_path)
+        manifests.fetch({"url": URL}, "", tmp_path)
 
 
 def test_a_source_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(_url: str, **_: object) -> None:
         raise OSError("connection refused")
 
-    monkeypatch.setattr(component, "open_url", refuse)
+    monkeypatch.setattr(manifests, "open_url", refuse)
     with pytest.raises(component.Refused, match=r"all\.yaml cannot be fetched: connection refused"):
-        component.fetch({"url": URL, "sha256": SHA}, "", tmp_path)
+        manifests.fetch({"url": URL, "sha256": SHA}, "", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_source_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
 )
 def test_merge(base: Any, patch: Any, merged: Any) -> None:
     before = json.dumps(base)
-    assert component.merge(base, patch) == merged
+    assert manifests.merge(base, patch) == merged
     assert json.dumps(base) == before
 
 
@@ -109,7 +109,7 @@ def thing(kind: str, name: str, **more: Any) -> dict[str, Any]:
 
 def test_assemble_opens_lists_skips_empty_documents_and_patches_by_kind_and_name() -> None:
     listed = json.dumps({"kind": "List", "items": [thing("Service", "a"), thing("ConfigMap", "a")]})
-    documents = component.assemble(
+    documents = manifests.assemble(
         [f"---\n---\n{listed}\n", json.dumps(thing("Secret", "gone"))],
         [
             {"kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "1"}},
@@ -121,7 +121,7 @@ def test_assemble_opens_lists_skips_empty_documents_and_patches_by_kind_and_name
 
 
 def test_a_lone_equals_sign_is_a_word() -> None:
-    assert component.assemble(["kind: A\nenum: ['!=', =, =~]\n"], [], []) == [
+    assert manifests.assemble(["kind: A\nenum: ['!=', =, =~]\n"], [], []) == [
         {"kind": "A", "enum": ["!=", "=", "=~"]}
     ]
 
@@ -129,14 +129,14 @@ def test_a_lone_equals_sign_is_a_word() -> None:
 def test_a_patch_that_matches_nothing_is_refused() -> None:
     patch = {"kind": "Deployment", "metadata": {"name": "renamed"}}
     with pytest.raises(component.Refused, match="matches nothing: Deployment/renamed"):
-        component.assemble([json.dumps(thing("Deployment", "a"))], [patch], [])
+        manifests.assemble([json.dumps(thing("Deployment", "a"))], [patch], [])
 
 
 def test_a_patch_with_a_namespace_leaves_the_namesake_alone() -> None:
     here, there = thing("ConfigMap", "a"), thing("ConfigMap", "a")
     here["metadata"]["namespace"], there["metadata"]["namespace"] = "here", "there"
     patch = {"kind": "ConfigMap", "metadata": {"name": "a", "namespace": "there"}, "data": {"x": "1"}}
-    found = component.assemble([json.dumps(here), json.dumps(there)], [patch], [])
+    found = manifests.assemble([json.dumps(here), json.dumps(there)], [patch], [])
     assert [("data" in document) for document in found] == [False, True]
 
 
@@ -149,7 +149,7 @@ def test_namespaces_come_first_and_webhooks_last() -> None:
         "Secret",
         "Cluster",
     ]
-    ordered = component.stages([thing(kind, "x") for kind in kinds])
+    ordered = objects.stages([thing(kind, "x") for kind in kinds])
     assert [[item["kind"] for item in stage] for stage in ordered] == [
         ["Namespace"],
         ["CustomResourceDefinition", "Secret"],
@@ -161,7 +161,7 @@ def test_namespaces_come_first_and_webhooks_last() -> None:
 def test_a_diff_shows_neither_server_fields_nor_secrets() -> None:
     secret = thing("Secret", "s", data={"k": "aGlkZGVu"}, stringData={"p": "hidden"}, status={"x": 1})
     secret["metadata"] |= {"resourceVersion": "7", "uid": "u", "managedFields": []}
-    shown = component.clean(secret)
+    shown = objects.clean(secret)
     assert shown["metadata"] == {"name": "s"}
     assert "status" not in shown
     assert "aGlkZGVu" not in str(shown)
@@ -208,8 +208,8 @@ class Client:
         return Found((self.live or {}) | given["body"])
 
 
-def server(client: Client, dry_run: bool = False, timeout: int = 60) -> Any:
-    made = component.Server("/nowhere", True, timeout)
+def connected(client: Client, dry_run: bool = False, timeout: int = 60) -> Any:
+    made = Server("/nowhere", True, timeout)
     made.client, made.dry_run = client, dry_run
     return made
 
@@ -222,13 +222,13 @@ def live(image: str) -> dict[str, Any]:
 
 def test_what_is_already_so_is_no_change() -> None:
     wanted = thing("Deployment", "a", spec={"image": "1"})
-    assert server(Client(live("1"))).apply(wanted, "ns") is None
+    assert connected(Client(live("1"))).apply(wanted, "ns") is None
     assert "namespace" not in wanted["metadata"]
 
 
 def test_drift_is_shown_and_a_dry_run_changes_nothing() -> None:
     client = Client(live("2"))
-    before, after = server(client, dry_run=True).apply(thing("Deployment", "a", spec={"image": "1"}), "ns")
+    before, after = connected(client, dry_run=True).apply(thing("Deployment", "a", spec={"image": "1"}), "ns")
     assert (before["spec"], after["spec"]) == ({"image": "2"}, {"image": "1"})
     assert [given["dry_run"] for given in client.applied] == ["All"]
     assert client.applied[0]["field_manager"] == "quote-platform"
@@ -238,12 +238,12 @@ def test_what_somebody_else_writes_meanwhile_is_no_change() -> None:
     client = Client(live("1"))
     client.meanwhile = live("1") | {"data": "an operator's"}
     client.meanwhile["metadata"]["resourceVersion"] = "2"
-    assert server(client).apply(thing("Deployment", "a", spec={"image": "1"}), "ns") is None
+    assert connected(client).apply(thing("Deployment", "a", spec={"image": "1"}), "ns") is None
     assert [given["body"]["metadata"]["resourceVersion"] for given in client.applied] == ["2"]
 
 
 def test_what_is_missing_is_created() -> None:
-    before, after = server(Client(None)).apply(thing("Deployment", "a"), "ns")
+    before, after = connected(Client(None)).apply(thing("Deployment", "a"), "ns")
     assert before == {}
     assert after["metadata"] == {"name": "a", "namespace": "ns"}
 
@@ -256,27 +256,27 @@ def error(status: int, message: str) -> ApiException:
 
 def test_a_dry_run_forgives_a_namespace_that_does_not_exist_yet() -> None:
     client = Client(None, [error(404, 'namespaces "ns" not found')])
-    before, after = server(client, dry_run=True).apply(thing("Deployment", "a"), "ns")
+    before, after = connected(client, dry_run=True).apply(thing("Deployment", "a"), "ns")
     assert (before, after["kind"]) == ({}, "Deployment")
 
 
 def test_a_webhook_that_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(component.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     client = Client(None, [error(500, "failed calling webhook: connection refused")] * 3)
-    assert server(client).apply(thing("Cluster", "a"), "ns")
+    assert connected(client).apply(thing("Cluster", "a"), "ns")
     assert len(client.applied) == 1
 
 
 def test_an_error_that_stays_is_reported_with_its_object() -> None:
     client = Client(None, [error(422, "spec.replicas: Invalid value")])
     with pytest.raises(component.Refused, match=r"Deployment ns/a: spec\.replicas: Invalid value"):
-        server(client).apply(thing("Deployment", "a"), "ns")
+        connected(client).apply(thing("Deployment", "a"), "ns")
 
 
 def test_waiting_has_an_end() -> None:
     client = Client(None, [error(503, "starting")])
     with pytest.raises(component.Refused, match="Deployment ns/a: starting"):
-        server(client, timeout=-1).apply(thing("Deployment", "a"), "ns")
+        connected(client, timeout=-1).apply(thing("Deployment", "a"), "ns")
 
 
 def test_an_api_server_that_is_down_is_named(tmp_path: Path) -> None:
@@ -292,19 +292,21 @@ def test_an_api_server_that_is_down_is_named(tmp_path: Path) -> None:
         )
     )
     with pytest.raises(component.Refused, match="does not answer"):
-        component.Server(str(kubeconfig), False, 60)
+        Server(str(kubeconfig), False, 60)
     with pytest.raises(component.Refused, match="does not answer"):
-        component.Server(str(kubeconfig), False, 1, patient=True)
+        Server(str(kubeconfig), False, 1, patient=True)
 
 
 def test_a_dry_run_without_a_cluster_creates_everything() -> None:
-    assert component.Server("/nowhere", True, 1).apply(thing("Pod", "a"), "ns") == ({}, thing("Pod", "a"))
+    assert Server("/nowhere", True, 1).apply(thing("Pod", "a"), "ns") == ({}, thing("Pod", "a"))
 
 
 def test_an_operator_starts_when_its_kinds_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     did: list[str] = []
 
-    class Server:
+    class Recorder:
+        dry_run = False
+
         def __init__(self, *_: object, **__: object) -> None:
             pass
 
@@ -315,13 +317,20 @@ def test_an_operator_starts_when_its_kinds_are_known(monkeypatch: pytest.MonkeyP
         def wait(self, items: list[dict[str, Any]], _: str) -> None:
             did.extend(f"{item['name']} is {item['condition']['type']}" for item in items)
 
-    monkeypatch.setattr(component, "Server", Server)
-    given = {"kubeconfig": "/nowhere", "namespace": "", "base_url": "", "cache": "/nowhere", "timeout": 1}
-    objects = [
+    monkeypatch.setattr(component, "Server", Recorder)
+    given: dict[str, Any] = {
+        "kubeconfig": "/nowhere",
+        "namespace": "",
+        "base_url": "",
+        "cache": "/nowhere",
+        "timeout": 1,
+    }
+    wanted = [
         thing("Deployment", "operator"),
         thing("CustomResourceDefinition", "dogs") | {"apiVersion": "apiextensions.k8s.io/v1"},
     ]
-    component.run(given | {"manifests": [], "patches": [], "wait": [], "objects": objects}, dry_run=False)
+    given |= {"manifests": [], "patches": [], "prune": False, "wait": [], "objects": wanted}
+    component.run(given, dry_run=False)
     assert did == ["CustomResourceDefinition", "dogs is Established", "Deployment"]
 
 
@@ -346,18 +355,18 @@ def sent(client: Client) -> list[tuple[str, dict[str, Any]]]:
 def test_what_an_autoscaler_scales_is_found() -> None:
     target = {"kind": "Deployment", "name": "a"}
     scaler = thing("HorizontalPodAutoscaler", "any", spec={"scaleTargetRef": target})
-    assert component.autoscaled([thing("Deployment", "b"), scaler, SCALED]) == {("Deployment", "a")}
+    assert objects.autoscaled([thing("Deployment", "b"), scaler, SCALED]) == {("Deployment", "a")}
 
 
 def test_an_autoscaled_workload_starts_with_its_number() -> None:
     client = Client(None)
-    server(client).apply(SCALED, "ns", True)
+    connected(client).apply(SCALED, "ns", True)
     assert sent(client) == [("quote-platform", {"image": "1"}), ("quote-platform-start", {"replicas": 3})]
 
 
 def test_the_number_of_an_autoscaler_is_left_alone() -> None:
     client = Client(with_replicas("kube-controller-manager"))
-    server(client).apply(SCALED, "ns", True)
+    connected(client).apply(SCALED, "ns", True)
     assert sent(client) == [("quote-platform", {"image": "1"})]
 
 
@@ -372,7 +381,7 @@ def test_a_number_of_ours_is_handed_over_as_it_is(
     dry_run: bool, wanted: list[tuple[str, dict[str, Any]]]
 ) -> None:
     client = Client(with_replicas("quote-platform"))
-    server(client, dry_run=dry_run).apply(SCALED, "ns", True)
+    connected(client, dry_run=dry_run).apply(SCALED, "ns", True)
     assert sent(client) == wanted
 
 
@@ -415,15 +424,15 @@ def test_what_is_waited_for(kind: str, status: dict[str, Any], asked: dict[str, 
     found["metadata"]["generation"] = 2
     wait = [{"api_version": "v1", "kind": kind, "name": "a", **asked}]
     if not lack:
-        server(Client(found)).wait(wait, "ns")
+        connected(Client(found)).wait(wait, "ns")
         return
     with pytest.raises(component.Refused) as refused:
-        server(Client(found), timeout=-1).wait(wait, "ns")
+        connected(Client(found), timeout=-1).wait(wait, "ns")
     assert str(refused.value) == f"not ready after -1 s: {kind} a: {lack}"
 
 
 def test_what_is_not_there_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(None)
-    monkeypatch.setattr(component.time, "sleep", lambda _: setattr(client, "live", thing("ConfigMap", "a")))
-    server(client).wait([{"api_version": "v1", "kind": "ConfigMap", "name": "a"}], "ns")
+    monkeypatch.setattr("time.sleep", lambda _: setattr(client, "live", thing("ConfigMap", "a")))
+    connected(client).wait([{"api_version": "v1", "kind": "ConfigMap", "name": "a"}], "ns")
     assert client.live is not None

@@ -10,19 +10,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from role_modules import load
 
+from quote_platform import certificates as issuing
 from quote_platform.verify import certificates
 from quote_platform.verify.target import Failed, Target
-
-issue = load("node_certificate", "library", "issue_certificate")
 
 
 @contextmanager
 def server(folder: Path, days: int) -> Iterator[tuple[int, str]]:
     """Serve TLS with a certificate that ends after some days; yield the port and the authority."""
-    authority = issue.make(folder / "authority", "authority", [], 100, issuer=None, is_ca=True)
-    issue.make(folder / "server", "server", ["127.0.0.1"], days, issuer=authority, is_ca=False)
+    authority = issuing.make(folder / "authority", "authority", [], 100, issuer=None, is_ca=True)
+    issuing.make(folder / "server", "server", ["127.0.0.1"], days, issuer=authority, is_ca=False)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.crt", folder / "server.key")
     with create_server(("127.0.0.1", 0)) as listening:
@@ -55,7 +53,7 @@ def target(folder: Path, *ports: int) -> Target:
 
 
 def test_who_is_not_signed_by_the_authority_is_refused(tmp_path: Path) -> None:
-    issue.make(tmp_path / "other", "other", [], 100, issuer=None, is_ca=True)
+    issuing.make(tmp_path / "other", "other", [], 100, issuer=None, is_ca=True)
     with server(tmp_path, 100) as (port, authority):
         found = certificates.shown("127.0.0.1", port, authority=authority)
         assert found == certificates.shown("127.0.0.1", port)

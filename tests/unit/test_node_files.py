@@ -3,19 +3,19 @@
 import os
 from pathlib import Path
 
-from role_modules import load
-
-module = load("node_files", "library", "write_node_files")
+from plugins.modules import write_node_files
 
 
 def test_a_file_younger_than_its_reader_waits(tmp_path: Path) -> None:
     file, socket = tmp_path / "config.toml", tmp_path / "socket"
     file.write_text("")
-    assert not module.waits(file, None)
-    assert not module.waits(file, str(socket)), "its reader has not started yet: it will read this one"
+    assert not write_node_files.waits(file, None)
+    assert not write_node_files.waits(file, str(socket)), (
+        "its reader has not started yet: it will read this one"
+    )
     socket.write_text("")
     os.utime(file, (100, 100))
     os.utime(socket, (200, 200))
-    assert not module.waits(file, str(socket))
+    assert not write_node_files.waits(file, str(socket))
     os.utime(file, (300, 300))
-    assert module.waits(file, str(socket))
+    assert write_node_files.waits(file, str(socket))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from role_modules import load
 from vault_double import Double
 
-plugin = load("vault_server", "action_plugins", "use_vault")
+from quote_platform import vault
+
 POLICY = {"path": "sys/policies/acl/reader", "data": {"policy": "path {}"}}
 
 
@@ -18,17 +18,17 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.vault = Double()
-        self.keys = plugin.Keys(folder / "secrets" / "vault-keys.yml", folder / "secrets" / "vault-password")
-        self.api = plugin.Api("https://vault", self.vault.client(), 0)
+        self.keys = vault.Keys(folder / "secrets" / "vault-keys.yml", folder / "secrets" / "vault-password")
+        self.api = vault.Api("https://vault", self.vault.client(), 0)
 
     def use(self, dry_run: bool = False, **given: Any) -> dict[str, Any]:
-        """Call the plugin as a task does."""
+        """Use it as a task does."""
         resources = [
-            {key: value.get("default") for key, value in plugin.RESOURCE.items()} | resource
+            {key: value.get("default") for key, value in vault.RESOURCE.items()} | resource
             for resource in given.pop("resources", [])
         ]
-        defaults = {key: value.get("default") for key, value in plugin.SPEC.items()}
-        return dict(plugin.run(defaults | given | {"resources": resources}, dry_run, self.api, self.keys))
+        defaults = {key: value.get("default") for key, value in vault.SPEC.items()}
+        return dict(vault.use(defaults | given | {"resources": resources}, dry_run, self.api, self.keys))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_it_is_initialised_once_and_its_keys_are_kept_encrypted(place: Place) ->
 def test_keys_that_cannot_be_kept_are_never_made(place: Place) -> None:
     place.keys.file.parent.mkdir()
     place.keys.password_file.write_text("")  # ansible-vault takes no empty password
-    with pytest.raises(plugin.Refused, match=r"the password of .* cannot be had"):
+    with pytest.raises(vault.Refused, match=r"the password of .* cannot be had"):
         place.use(initialize=True)
     assert not place.vault.initialized
 
@@ -87,7 +87,7 @@ def test_it_is_unsealed_with_as_few_keys_as_it_takes(opened: Place) -> None:
 def test_an_empty_one_with_kept_keys_is_refused(opened: Place) -> None:
     before = opened.keys.file.read_bytes()
     opened.vault.__init__()  # type: ignore[misc]
-    with pytest.raises(plugin.Refused, match=r"playbooks/restore-vault\.yml"):
+    with pytest.raises(vault.Refused, match=r"playbooks/restore-vault\.yml"):
         opened.use(initialize=True)
     assert opened.keys.file.read_bytes() == before
     assert not opened.vault.initialized
@@ -95,7 +95,7 @@ def test_an_empty_one_with_kept_keys_is_refused(opened: Place) -> None:
 
 def test_other_keys_do_not_open_it(opened: Place) -> None:
     opened.vault.sealed, opened.vault.given, opened.vault.keys = True, set(), ["another"]
-    with pytest.raises(plugin.Refused, match="is not ready"):
+    with pytest.raises(vault.Refused, match="is not ready"):
         opened.use()
 
 
@@ -105,7 +105,7 @@ def test_kms_opens_it_and_recovery_keys_make_tokens(place: Place) -> None:
     assert place.use(resources=[POLICY])["changed"]
     assert "PUT sys/unseal" not in place.vault.calls
     place.vault.sealed = True
-    with pytest.raises(plugin.Refused, match="is not ready"):
+    with pytest.raises(vault.Refused, match="is not ready"):
         place.use()
 
 
@@ -115,7 +115,7 @@ def test_kms_opens_it_and_recovery_keys_make_tokens(place: Place) -> None:
 def test_a_snapshot_goes_into_an_empty_one_and_the_kept_keys_open_it(opened: Place, tmp_path: Path) -> None:
     held = {"initialized": True, "keys": opened.vault.keys, "threshold": 3, "data": {"kv/data/a": {"x": 1}}}
     (tmp_path / "snapshot").write_text(json.dumps(held))
-    with pytest.raises(plugin.Refused, match="is not empty"):
+    with pytest.raises(vault.Refused, match="is not empty"):
         opened.use(snapshot=str(tmp_path / "snapshot"))
     opened.vault.__init__()  # type: ignore[misc]
     result = opened.use(snapshot=str(tmp_path / "snapshot"))
@@ -138,7 +138,7 @@ def test_a_resource_is_written_once_and_the_token_ends(opened: Place) -> None:
 
 
 def test_a_token_that_nobody_revokes_ends_by_itself(opened: Place) -> None:
-    with plugin.root(opened.api, opened.keys.load()):
+    with vault.root(opened.api, opened.keys.load()):
         # A run that is killed here leaves these.
         assert len(opened.vault.tokens) == 1
         assert opened.vault.tokens <= opened.vault.limited.keys()
@@ -155,7 +155,7 @@ def test_an_attempt_that_was_cut_off_is_no_obstacle(opened: Place) -> None:
 
 def test_the_token_ends_also_when_something_is_refused(opened: Place) -> None:
     opened.vault.data["sys/mounts/kv"] = {"type": "generic"}
-    with pytest.raises(plugin.Refused, match="is of type generic, wanted is kv: disable it by hand"):
+    with pytest.raises(vault.Refused, match="is of type generic, wanted is kv: disable it by hand"):
         opened.use(resources=[{"path": "sys/mounts/kv", "data": {"type": "kv"}}])
     assert opened.vault.tokens == set()
 
@@ -230,4 +230,4 @@ def test_a_call_is_made_each_time_and_never_in_a_dry_run(opened: Place) -> None:
     ],
 )
 def test_values_are_compared_by_what_they_mean(wanted: Any, found: Any, same: bool) -> None:
-    assert plugin.same(wanted, found) is same
+    assert vault.same(wanted, found) is same

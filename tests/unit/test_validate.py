@@ -18,8 +18,8 @@ from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
-from role_modules import load
 
+from plugins.modules import probe_node
 from quote_platform import validation
 from quote_platform.validation import call, nodes, specs
 
@@ -420,7 +420,6 @@ def test_a_node_that_does_not_answer_is_named() -> None:
 
 
 def test_networks_of_a_cluster_that_stands_cannot_change(tmp_path: Path) -> None:
-    probe_node = load("validate", "library", "probe_node")
     assert probe_node.lasting(tmp_path) == {}
     for file, text in (
         (

@@ -1,5 +1,5 @@
 """Use an S3 object store as its clients will: each account its bucket, in, out and away again."""
-# One module, so that a second run costs one task, and so that what is wrong is told in one sentence.
+# In one task, so that a second run is quick, and so that what is wrong is told in one sentence.
 
 from __future__ import annotations
 
@@ -9,25 +9,20 @@ import uuid
 from typing import Any
 
 import boto3
-from ansible.module_utils.basic import AnsibleModule
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, SSLError
 
-DOCUMENTATION = """
-module: use_object_store
-short_description: Judge accounts and buckets of an S3 object store by using them
-options:
-  endpoint: {type: str, description: URL; empty means AWS.}
-  region: {type: str, required: true, description: Region of the buckets.}
-  ca: {type: str, description: Authority of the endpoint as PEM; empty means the system's.}
-  accounts: {type: dict, required: true, description: "By purpose: bucket, access_key."}
-  secret_keys: {type: dict, required: true, description: By purpose.}
-  create: {type: bool, description: Create a missing bucket.}
-  folder: {type: str, description: Return what lies right below this folder instead; ends in a slash.}
-  timeout: {type: int, description: Seconds to wait for an endpoint that does not answer yet.}
-author: [Quote Platform]
-"""
-
+# What the task use_object_store is given; plugins/modules has what each means.
+SPEC: dict[str, Any] = {
+    "endpoint": {"type": "str", "default": ""},
+    "region": {"type": "str", "required": True},
+    "ca": {"type": "str", "default": ""},
+    "accounts": {"type": "dict", "required": True},
+    "secret_keys": {"type": "dict", "required": True, "no_log": True},
+    "create": {"type": "bool", "default": False},
+    "folder": {"type": "str", "default": ""},
+    "timeout": {"type": "int", "default": 60},
+}
 Account = dict[str, str]
 # What the endpoint answers when something is wrong, and what to do about it.
 MISSING = "lacks the bucket {bucket}: create it, or set object_store_create_buckets"
@@ -100,22 +95,27 @@ def below(client: Any, bucket: str, folder: str) -> tuple[list[str], list[str]]:
     return sorted(folders), sorted(objects)
 
 
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "endpoint": {"type": "str", "default": ""},
-            "region": {"type": "str", "required": True},
-            "ca": {"type": "str", "default": ""},
-            "accounts": {"type": "dict", "required": True},
-            "secret_keys": {"type": "dict", "required": True, "no_log": True},
-            "create": {"type": "bool", "default": False},
-            "folder": {"type": "str", "default": ""},
-            "timeout": {"type": "int", "default": 60},
-        },
-        supports_check_mode=True,
+def connect(given: dict[str, Any], purpose: str, authority: str) -> Any:
+    """Return a client of one account; the authority is a file."""
+    return boto3.client(
+        "s3",
+        endpoint_url=given["endpoint"] or None,
+        region_name=given["region"],
+        aws_access_key_id=given["accounts"][purpose]["access_key"],
+        aws_secret_access_key=given["secret_keys"][purpose],
+        verify=authority if given["ca"] else None,
+        config=Config(
+            connect_timeout=5,
+            read_timeout=20,
+            retries={"total_max_attempts": 2},
+            request_checksum_calculation="when_required",
+            s3={"addressing_style": "path" if given["endpoint"] else "auto"},
+        ),
     )
-    given = module.params
+
+
+def run(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+    """Use each account's bucket, or list what a folder has; return what the task returns."""
     where = given["endpoint"] or f"AWS ({given['region']})"
     deadline = time.monotonic() + given["timeout"]
     created: list[str] = []
@@ -125,37 +125,19 @@ def main() -> None:
         authority.write(given["ca"])
         authority.flush()
         for purpose, account in sorted(given["accounts"].items()):
-            client = boto3.client(
-                "s3",
-                endpoint_url=given["endpoint"] or None,
-                region_name=given["region"],
-                aws_access_key_id=account["access_key"],
-                aws_secret_access_key=given["secret_keys"][purpose],
-                verify=authority.name if given["ca"] else None,
-                config=Config(
-                    connect_timeout=5,
-                    read_timeout=20,
-                    retries={"total_max_attempts": 2},
-                    request_checksum_calculation="when_required",
-                    s3={"addressing_style": "path" if given["endpoint"] else "auto"},
-                ),
-            )
+            client = connect(given, purpose, authority.name)
             while True:
                 try:
                     if given["folder"]:
                         folders, objects = below(client, account["bucket"], given["folder"])
-                    elif use(client, account, given["region"], given["create"], module.check_mode):
+                    elif use(client, account, given["region"], given["create"], dry_run):
                         created.append(account["bucket"])
                     break
                 except Refused as error:
-                    module.fail_json(msg=f"{where}: {error}")
+                    raise Refused(f"{where}: {error}") from error
                 except (ClientError, BotoCoreError) as error:
                     passing = isinstance(error, ConnectionError) and not isinstance(error, SSLError)
                     if not passing or time.monotonic() > deadline:
-                        module.fail_json(msg=explain(error, where, purpose, account))
+                        raise Refused(explain(error, where, purpose, account)) from error
                     time.sleep(1)
-    module.exit_json(changed=bool(created), created=created, folders=folders, objects=objects)
-
-
-if __name__ == "__main__":
-    main()
+    return {"changed": bool(created), "created": created, "folders": folders, "objects": objects}

@@ -14,18 +14,47 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
 module: write_node_files
-short_description: Write a set of files, touching only those that differ
+short_description: Write a set of root's files, touching only those that differ
 description:
   - A copy task per file costs several round trips each; this costs one for all of them.
 options:
   files:
-    description: The files, each with path, content and mode; C(applied) names a file that is made anew when
-      whoever reads this one starts, so that a file younger than it still waits for its handlers.
+    description: The files.
     type: list
     elements: dict
     required: true
-author: Quote Platform
+    suboptions:
+      path: {type: path, required: true, description: Where; missing folders are made.}
+      content: {type: str, required: true, description: All of it.}
+      mode: {type: str, default: "0644", description: Octal.}
+      group: {type: str, default: root, description: Group that owns it.}
+      notify: {type: list, elements: str, default: [], description: Handlers of its reader, for the result.}
+      applied:
+        type: path
+        description: A file that is made anew when the reader of this one starts. While this one is younger,
+          it waits for its handlers.
+author: [Quote Platform]
 """
+RETURN = """
+differing:
+  description: The files that differed or still wait for their handlers.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    path: {type: str, returned: always, description: Where it is.}
+    notify: {type: list, elements: str, returned: always, description: Its handlers.}
+"""
+
+FILE: dict[str, Any] = {
+    "path": {"type": "path", "required": True},
+    "content": {"type": "str", "required": True},
+    "mode": {"type": "str", "default": "0644"},
+    "group": {"type": "str", "default": "root"},
+    "notify": {"type": "list", "elements": "str", "default": []},
+    "applied": {"type": "path"},
+}
+SPEC: dict[str, Any] = {"files": {"type": "list", "elements": "dict", "required": True, "options": FILE}}
 
 
 def state(path: Path) -> tuple[str | None, str]:
@@ -65,18 +94,7 @@ def write(path: Path, content: str, mode: str, gid: int) -> None:
 
 def main() -> None:
     """Run the module."""
-    file_spec: dict[str, Any] = {
-        "path": {"type": "path", "required": True},
-        "content": {"type": "str", "required": True},
-        "mode": {"type": "str", "default": "0644"},
-        "group": {"type": "str", "default": "root"},
-        "notify": {"type": "list", "elements": "str", "default": []},
-        "applied": {"type": "path"},
-    }
-    module = AnsibleModule(
-        argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": file_spec}},
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
     os.umask(0o022)
     differing, diffs = [], []
     for file in module.params["files"]:

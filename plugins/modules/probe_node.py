@@ -9,20 +9,35 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
 module: probe_node
 short_description: Read a node's clock, identity, free disk, cluster, and which addresses it reaches
+description:
+  - Read what there is no fact for. Changes nothing.
 options:
-  urls: {type: list, elements: str, description: Addresses that the node must reach; any HTTP answer counts.}
-  timeout: {type: int, description: Seconds for each of them.}
-  asked: {type: float, description: The controller's clock when it asks; returned as it is.}
+  urls: {type: list, elements: str, default: [], description: What it must reach; any HTTP answer counts.}
+  timeout: {type: int, default: 5, description: Seconds for each of them.}
+  asked: {type: float, default: 0, description: The controller's clock when it asks; returned as it is.}
 author: [Quote Platform]
 """
+RETURN = """
+time: {type: float, returned: always, description: The node's clock.}
+asked: {type: float, returned: always, description: What was given as O(asked).}
+machine_id: {type: str, returned: always, description: The node's identity; empty where it has none.}
+lasting: {type: dict, returned: always, description: Variables that its cluster cannot change any more.}
+disk_gb: {type: int, returned: always, description: Free space below /var in GB.}
+away: {type: list, elements: str, returned: always, description: Those of O(urls) that do not answer.}
+"""
 
-
+SPEC: dict[str, Any] = {
+    "urls": {"type": "list", "elements": "str", "default": []},
+    "timeout": {"type": "int", "default": 5},
+    "asked": {"type": "float", "default": 0},
+}
 CONTROLLER_MANAGER = "etc/kubernetes/manifests/kube-controller-manager.yaml"
 # What cannot change of a cluster that stands: where a node has it written.
 LASTING = {
@@ -55,14 +70,7 @@ def reaches(url: str, timeout: int) -> bool:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "urls": {"type": "list", "elements": "str", "default": []},
-            "timeout": {"type": "int", "default": 5},
-            "asked": {"type": "float", "default": 0},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
     urls, timeout = module.params["urls"], module.params["timeout"]
     with ThreadPoolExecutor() as pool:
         answers = list(pool.map(lambda url: reaches(url, timeout), urls))

@@ -1,5 +1,5 @@
-"""Issue a certificate on the controller, by an authority that lies there too, and renew it in time."""
-# In one module, since a key, a request, a certificate and a look at its end are a task each otherwise.
+"""Issue certificates on the controller, by an authority that lies there too, and renew them in time."""
+# In one piece, since a key, a request, a certificate and a look at its end are a task each otherwise.
 
 from __future__ import annotations
 
@@ -9,25 +9,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-DOCUMENTATION = """
-module: issue_certificate
-short_description: Issue a certificate on the controller and renew it before it ends
-options:
-  path: {type: path, required: true, description: File of the certificate without .crt; the key lies in .key.}
-  authority: {type: path, description: File of the authority without .crt; made when missing. Empty: itself.}
-  common_name: {type: str, required: true, description: Name of the holder.}
-  names: {type: list, elements: str, description: DNS names and IP addresses of the holder.}
-  days: {type: int, description: Days until it ends.}
-  renew_days: {type: int, description: It is renewed when fewer days are left.}
-author: [Quote Platform]
-"""
-
+# What the task issue_certificate is given; plugins/modules has what each means.
+SPEC: dict[str, Any] = {
+    "path": {"type": "path", "required": True},
+    "authority": {"type": "path", "default": ""},
+    "common_name": {"type": "str", "required": True},
+    "names": {"type": "list", "elements": "str", "default": []},
+    "days": {"type": "int", "default": 397},
+    "renew_days": {"type": "int", "default": 60},
+}
 AUTHORITY_DAYS = 3650
 Key = ec.EllipticCurvePrivateKey
 Pair = tuple[x509.Certificate, Key]
@@ -138,33 +133,16 @@ def reason(given: dict[str, Any], authority: x509.Certificate | None) -> str:
     return ""
 
 
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "authority": {"type": "path", "default": ""},
-            "common_name": {"type": "str", "required": True},
-            "names": {"type": "list", "elements": "str", "default": []},
-            "days": {"type": "int", "default": 397},
-            "renew_days": {"type": "int", "default": 60},
-        },
-        supports_check_mode=True,
-    )
-    given = module.params
+def run(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+    """Issue the certificate that a task asks for, if it must be; return what the task returns."""
     path, authority = Path(given["path"]), Path(given["authority"]) if given["authority"] else None
     issuer = load(authority) if authority else None
     why = reason(given, issuer[0] if issuer else None)
     if authority and not issuer:
         why = "there is no authority yet"
-    if why and not module.check_mode:
+    if why and not dry_run:
         if authority and not issuer:
             issuer = make(authority, "Quote Platform authority", [], AUTHORITY_DAYS, issuer=None, is_ca=True)
         make(path, given["common_name"], given["names"], given["days"], issuer=issuer, is_ca=False)
-    module.exit_json(
-        changed=bool(why), reason=why, diff={"before": "", "after": f"{path}.crt: {why}\n" if why else ""}
-    )
-
-
-if __name__ == "__main__":
-    main()
+    difference = {"before": "", "after": f"{path}.crt: {why}\n" if why else ""}
+    return {"changed": bool(why), "reason": why, "diff": difference}

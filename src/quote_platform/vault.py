@@ -1,12 +1,11 @@
 """Use Vault through its API: initialise it, unseal it, bring its resources to a state, restore a snapshot."""
-# An action plugin: only these can encrypt as ansible-vault does; keys and tokens stay in its memory.
+# Keys and tokens stay in the memory of the process that asks.
 
 from __future__ import annotations
 
 import base64
 import copy
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -22,11 +21,10 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, get_file_vault_secret
-from ansible.plugins.action import ActionBase
 
 Document = dict[str, Any]
 
-RESOURCE = {
+RESOURCE: Document = {
     "path": {"type": "str", "required": True},
     "data": {"type": "dict", "default": {}},
     "once": {"type": "dict", "default": {}},
@@ -35,7 +33,8 @@ RESOURCE = {
     "hidden": {"type": "bool", "default": False},
     "call": {"type": "bool", "default": False},
 }
-SPEC = {
+# What the task use_vault is given; plugins/modules has what each means.
+SPEC: Document = {
     "address": {"type": "str", "required": True},
     "ca": {"type": "str", "default": ""},
     "keys_file": {"type": "path", "required": True},
@@ -388,11 +387,20 @@ def apply(api: Api, resources: list[Document], dry_run: bool) -> list[Document]:
     return differences
 
 
-# --- the action -----------------------------------------------------------------------------------------
+# --- all of it ------------------------------------------------------------------------------------------
 
 
-def run(given: Document, dry_run: bool, api: Api, keys: Keys) -> Document:
-    """Do what is asked for; return the result for Ansible."""
+def run(given: Document, dry_run: bool) -> Document:
+    """Do what a task asks for; return what the task returns."""
+    keys = Keys(Path(given["keys_file"]), Path(given["password_file"]))
+    try:
+        return use(given, dry_run, Api.open(given["address"], given["ca"], given["timeout"]), keys)
+    except httpx.TransportError as error:
+        raise Refused(str(error)) from error
+
+
+def use(given: Document, dry_run: bool, api: Api, keys: Keys) -> Document:
+    """Do what is asked for, with one Vault and its keys."""
     names = [resource["path"] for resource in given["resources"]]
     if dry_run and not keys.there:
         wish = [f"initialise {api.address}"] if given["initialize"] else names
@@ -450,23 +458,3 @@ def fill(given: Document, dry_run: bool, api: Api, keys: Keys, auto: bool) -> st
     if not dry_run:
         begin(api, keys, auto, given)
     return "initialise"
-
-
-class ActionModule(ActionBase):
-    """Runs on the controller; what it changes is behind Vault's API."""
-
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-
-    def run(self, tmp: str | None = None, task_vars: Document | None = None) -> Document:
-        """Do what the task asks for."""
-        result = super().run(tmp, task_vars)
-        _, given = self.validate_argument_spec(SPEC)
-        given = json.loads(json.dumps(given))  # YAML cannot write Ansible's own kinds of values
-        keys = Keys(Path(given["keys_file"]), Path(given["password_file"]))
-        try:
-            api = Api.open(given["address"], given["ca"], given["timeout"])
-            return result | run(given, self._task.check_mode, api, keys)
-        except (Refused, httpx.TransportError) as error:
-            return result | {"failed": True, "msg": str(error)}

@@ -1,0 +1,74 @@
+"""What roles use of ours is found by Ansible, and documented as it is."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugins.modules import probe_node, write_node_files
+from quote_platform import certificates, component, object_store, vault
+from quote_platform.validation import task
+
+ROOT = Path(__file__).resolve().parents[2]
+SPECS: dict[str, dict[str, Any]] = {
+    "apply_component": component.SPEC,
+    "issue_certificate": certificates.SPEC,
+    "prune_components": component.PRUNE,
+    "probe_node": probe_node.SPEC,
+    "use_object_store": object_store.SPEC,
+    "use_vault": vault.SPEC,
+    "validate_input": task.INPUT,
+    "validate_nodes": task.NODES,
+    "write_node_files": write_node_files.SPEC,
+}
+KEYS = ("type", "elements", "required", "default")
+
+
+@pytest.fixture(scope="module")
+def documented() -> dict[str, Any]:
+    """Return what ansible-doc says of each, by the project's ansible.cfg alone."""
+    command = ["ansible-doc", "--type", "module", "--json", *SPECS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_each_is_named_here() -> None:
+    assert {file.stem for file in (ROOT / "plugins/modules").glob("*.py")} == set(SPECS)
+    assert {file.stem for file in (ROOT / "plugins/action").glob("*.py")} < set(SPECS)
+
+
+def options(documented: dict[str, Any]) -> dict[str, Any]:
+    """Return documented options as an argument spec has them."""
+    found = {}
+    for name, option in documented.items():
+        found[name] = {
+            key: option[key] for key in ("type", "elements", "required", "default") if key in option
+        }
+        if "suboptions" in option:
+            found[name]["options"] = options(option["suboptions"])
+    return found
+
+
+def plain(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return an argument spec without what no documentation has."""
+    found = {}
+    for name, option in spec.items():
+        found[name] = {key: value for key, value in option.items() if key != "no_log"}
+        if "options" in option:
+            found[name]["options"] = plain(option["options"])
+    return found
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_its_documentation_is_true(name: str, documented: dict[str, Any]) -> None:
+    doc = documented[name]["doc"]
+    assert Path(doc["filename"]) == ROOT / "plugins/modules" / f"{name}.py"
+    assert options(doc["options"]) == plain(SPECS[name])
+    assert all(option["description"] for option in doc["options"].values())
+
+
+def test_no_role_brings_its_own() -> None:
+    assert [*ROOT.glob("roles/*/library/*.py"), *ROOT.glob("roles/*/*_plugins/*.py")] == []
