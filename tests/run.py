@@ -230,7 +230,11 @@ def wait(process: subprocess.Popen[bytes], seconds: float) -> float:
     """Wait for a process; return the processor seconds of it and all that it has waited for."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        try:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        except ChildProcessError:  # ended by an interrupt, which has waited for it
+            process.wait()
+            return 0
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
             return usage.ru_utime + usage.ru_stime
@@ -246,6 +250,7 @@ def busy() -> float:
 
 RUNNING: set[subprocess.Popen[bytes]] = set()
 RUNNING_LOCK = threading.Lock()
+INTERRUPTED = threading.Event()  # no step is started any more
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -260,8 +265,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def execute(step: Step, seconds: float) -> Outcome:
     """Run a step and judge it."""
-    if seconds <= 0:
-        return Outcome(step, 0, 1, 0, "not started: out of time")
+    if seconds <= 0 or INTERRUPTED.is_set():
+        return Outcome(step, 0, 1, 0, "not started: " + ("out of time" if seconds <= 0 else "interrupted"))
     started = time.monotonic()
     status, reason, own = call(step, min(seconds, step.minutes * 60))
     outcome = Outcome(step, 0, 0, time.monotonic() - started, reason, own=own)
@@ -471,15 +476,19 @@ def close(outcomes: list[Outcome], proof: bool) -> int:
 
 
 def interrupt(*_: object) -> None:
-    """Treat being terminated like Ctrl-C: the steps must not outlive the run."""
+    """End the steps, which must not outlive the run, and start no more; the lanes then end by themselves."""
+    INTERRUPTED.set()
+    while RUNNING:
+        for process in list(RUNNING):
+            end(process)
+        time.sleep(0.1)
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        for process in list(RUNNING):
-            end(process)
-        os._exit(130)  # the lanes' threads would go on to their next step
+        sys.exit(130)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -117,6 +118,24 @@ def test_two_lanes_run_side_by_side_and_a_third_follows(tmp_path: Path) -> None:
     said = log.read_text().splitlines()
     assert set(said[:2]) == {"a begins", "b begins"}
     assert said.index("c begins") > min(said.index("a ends"), said.index("b ends"))
+
+
+def test_an_interrupted_run_ends_its_step_and_starts_no_other(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    steps = [RUNNER["Step"]("unit", name, command, 1, cwd=tmp_path) for name in ("first", "second")]
+    started = time.monotonic()
+    try:
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(RUNNER["run"], steps, started + 60)
+            while not RUNNER["RUNNING"]:
+                time.sleep(0.05)
+            with pytest.raises(KeyboardInterrupt):
+                RUNNER["interrupt"]()
+            first, second = running.result()
+    finally:
+        RUNNER["INTERRUPTED"].clear()
+    assert time.monotonic() < started + 30
+    assert (first.failed, second.failed, second.reason) == (1, 1, "not started: interrupted")
 
 
 @pytest.mark.parametrize(
