@@ -337,7 +337,7 @@ def show(outcome: Outcome) -> None:
         with contextlib.suppress(OSError):
             tail = step.log.read_text(errors="replace").splitlines()[-60:]
         line += f"   {outcome.reason}\n" + "\n".join(f"      | {text}" for text in tail)
-        line += f"\n      whole log: {step.log.relative_to(ROOT)}"
+        line += f"\n      whole log: {step.log.relative_to(ROOT, walk_up=True)}"
     say(line)
 
 
