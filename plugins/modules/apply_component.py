@@ -26,6 +26,11 @@ options:
     description: Record what is applied, in a ConfigMap in C(kube-system), and delete what is no longer named.
     type: bool
     default: false
+  gone:
+    description: In check mode, what would be deleted by now, as M(prune_components) returns it.
+    type: list
+    elements: str
+    default: []
   wait:
     description: What to wait for, each with api_version, kind, name, and condition or fields of its status;
       without these a workload is waited for until it is rolled out.

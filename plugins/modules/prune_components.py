@@ -14,5 +14,6 @@ options:
 author: [Quote Platform]
 """
 RETURN = """
+deleted: {type: list, elements: str, returned: success, description: "Each with API version, kind and name."}
 changes: {type: list, elements: str, returned: success, description: What was done to which object.}
 """

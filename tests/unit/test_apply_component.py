@@ -329,7 +329,7 @@ def test_an_operator_starts_when_its_kinds_are_known(monkeypatch: pytest.MonkeyP
         thing("Deployment", "operator"),
         thing("CustomResourceDefinition", "dogs") | {"apiVersion": "apiextensions.k8s.io/v1"},
     ]
-    given |= {"manifests": [], "patches": [], "prune": False, "wait": [], "objects": wanted}
+    given |= {"manifests": [], "patches": [], "prune": False, "gone": [], "wait": [], "objects": wanted}
     component.run(given, dry_run=False)
     assert did == ["CustomResourceDefinition", "dogs is Established", "Deployment"]
 

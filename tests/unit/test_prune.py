@@ -3,7 +3,7 @@
 import copy
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 def apply(cluster: Cluster) -> Apply:
     """Return what applies a component of these objects."""
 
-    def apply(*objects: Document, name: str = "it", dry_run: bool = False, timeout: int = 60) -> Document:
+    def apply(
+        *objects: Document,
+        name: str = "it",
+        dry_run: bool = False,
+        timeout: int = 60,
+        gone: Sequence[str] = (),
+    ) -> Document:
         cluster.asked.clear()
         cluster.written.clear()
         given: Document = {
@@ -158,6 +164,7 @@ def apply(cluster: Cluster) -> Apply:
             "wait": [],
         }
         given |= {"manifests": [], "patches": [], "objects": list(objects), "prune": True, "timeout": timeout}
+        given["gone"] = list(gone)
         return component.run(given, dry_run)
 
     return apply
@@ -230,7 +237,7 @@ def test_what_others_lie_in_stays_and_is_named_once(
     assert "delete Deployment ns/b" in result["changes"]
     (warning,) = result["warnings"]
     assert re.match(
-        rf"component it: {kind} (ns/)?kept is no longer named and stays: delete it yourself", warning
+        rf"component it: no longer named, and kept, since only you can know .*: {kind} (ns/)?kept$", warning
     )
     assert cluster.names == sorted(["ConfigMap a", f"{kind} kept"])
     again = apply(A)
@@ -270,7 +277,11 @@ def test_what_holds_data_stays_with_all_it_may_need_until_somebody_deletes_it(
             [{"manager": "quote-platform", "operation": "Update"}],
             "quote-platform has no fields in it",
         ),
-        ("Secret", [OURS, {"manager": "operator", "operation": "Update"}], "operator writes to it as well"),
+        (
+            "Secret",
+            [OURS, {"manager": "operator", "operation": "Update"}],
+            "operator has written to it as well",
+        ),
         ("ConfigMap", [OURS, {"manager": "operator", "operation": "Update"}], ""),
         ("Secret", [OURS], ""),
         ("ConfigMap", [], ""),
@@ -390,11 +401,37 @@ def test_a_component_that_is_not_chosen_goes_as_a_whole(cluster: Cluster, apply:
     assert sorted(prune("old", "unheard", dry_run=True)["changes"]) == sorted(wanted)
     result = prune("old", "unheard")
     assert sorted(result["changes"]) == sorted(wanted)
-    assert "Namespace ns is no longer named and stays" in result["warnings"][0]
+    assert result["warnings"][0].endswith(": Namespace ns")
     assert cluster.names == ["ClusterRole c", "Namespace ns"]
     cluster.asked.clear()
-    assert prune("old", "unheard") == {"changed": False, "changes": [], "diff": []}
+    assert prune("old", "unheard") == {"changed": False, "changes": [], "diff": [], "deleted": []}
     assert cluster.asked == ["list ConfigMap"]
+
+
+def test_a_dry_run_takes_for_gone_what_would_be_deleted_before(
+    cluster: Cluster, apply: Apply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = (thing("IngressClass", "public", "net/v1") | {"spec": spec} for spec in ("ours", "theirs"))
+    apply(theirs, name="old")
+    whole = Cluster.server_side_apply
+
+    def immutable(self: Cluster, kind: Kind, body: Document, **how: Any) -> Answer:
+        if (
+            any(found["metadata"]["name"] == "public" for found in self.objects)
+            and body.get("spec") == "ours"
+        ):
+            raise ApiException(status=422)
+        return whole(self, kind, body, **how)
+
+    monkeypatch.setattr(Cluster, "server_side_apply", immutable)
+    with pytest.raises(component.Refused):
+        apply(ours, name="new", dry_run=True)
+    gone = prune("old", dry_run=True)["deleted"]
+    assert "create IngressClass public" in apply(ours, name="new", dry_run=True, gone=gone)["changes"]
+    with pytest.raises(component.Refused):
+        apply(ours, name="new", gone=gone)
+    prune("old")
+    assert "create IngressClass public" in apply(ours, name="new")["changes"]
 
 
 def test_what_two_components_name_goes_with_the_last_of_them(cluster: Cluster, apply: Apply) -> None:

@@ -28,6 +28,7 @@ SPEC: dict[str, Any] = {
     "patches": {"type": "list", "elements": "dict", "default": []},
     "objects": {"type": "list", "elements": "dict", "default": []},
     "prune": {"type": "bool", "default": False},
+    "gone": {"type": "list", "elements": "str", "default": []},
     "wait": {"type": "list", "elements": "dict", "default": []},
     "timeout": {"type": "int", "default": 120},
 }
@@ -63,9 +64,9 @@ def run(given: Document, dry_run: bool) -> Document:
     # One that is waited for may itself be starting; one that is to be changed is missed at once.
     server = Server(given["kubeconfig"], dry_run, given["timeout"], patient=bool(given["wait"]))
     recorded = _begin(server, given, documents) if given["prune"] and server.client else None
-    changes, warnings = _apply(server, documents, given["namespace"]), []
+    changes, warnings = _apply(server, documents, given["namespace"], given["gone"]), []
     if recorded:
-        wanted = record.named(server, documents, given["namespace"])
+        wanted = set(record.named(server, documents, given["namespace"]))
         pruned = record.prune(server, recorded, wanted)
         changes += _settle(server, recorded, pruned, wanted | pruned.waiting)
         warnings = pruned.warnings
@@ -78,13 +79,15 @@ def prune(given: Document, dry_run: bool) -> Document:
     """Delete whole components, one after the other; return what the task returns."""
     changes: list[Change] = []
     warnings: list[str] = []
+    deleted: list[str] = []
     server = Server(given["kubeconfig"], dry_run, given["timeout"])
     known = {one.component: one for one in record.read_all(server)} if server.client else {}
     for recorded in (known[name] for name in given["names"] if name in known):
         pruned = record.prune(server, recorded, set())
         changes += _settle(server, recorded, pruned, pruned.waiting)
         warnings += pruned.warnings
-    return _result(changes, warnings)
+        deleted += [str(record.Entry.of_document(found)) for found in pruned.deleted]
+    return _result(changes, warnings) | {"deleted": deleted}
 
 
 def _check(name: str, documents: list[Document]) -> None:
@@ -97,9 +100,10 @@ def _check(name: str, documents: list[Document]) -> None:
 def _begin(server: Server, given: Document, documents: list[Document]) -> record.Record:
     """Return the record of a component; on the server, what is about to be applied is in it from now on."""
     recorded = record.read(server, given["name"])
-    planned = recorded.entries | record.named(server, documents, given["namespace"])
-    if planned != recorded.entries and not server.dry_run:
-        server.apply(recorded.listing(planned), "")
+    wanted = set(record.named(server, documents, given["namespace"]))
+    planned = (recorded.planned | wanted) - recorded.applied
+    if planned != recorded.planned and not server.dry_run:
+        server.apply(recorded.listing(recorded.applied, planned), "")
     return recorded
 
 
@@ -108,7 +112,7 @@ def _settle(
 ) -> list[Change]:
     """Record what is left of a component; return what has changed."""
     changes: list[Change] = [(title(found), clean(found), {}) for found in pruned.deleted]
-    if left == recorded.entries:
+    if left == recorded.applied and not recorded.planned:
         return changes
     listing = recorded.listing(left)
     if not server.dry_run:
@@ -119,12 +123,18 @@ def _settle(
     return [*changes, (title(listing), clean(recorded.found), clean(listing) if left else {})]
 
 
-def _apply(server: Server, documents: list[Document], namespace: str) -> list[Change]:
-    """Apply documents in an order that works; return what has changed."""
+def _apply(server: Server, documents: list[Document], namespace: str, gone: list[str]) -> list[Change]:
+    """Apply documents in an order that works; return what has changed.
+
+    In a dry run, `gone` are lines of records, of what is still there and would be deleted by now.
+    """
     scaled = autoscaled(documents)
+    absent = {record.Entry.parse(line).identity for line in gone if server.dry_run}
     changes: list[Change] = []
 
     def apply(document: Document) -> tuple[Document, Document] | None:
+        if absent and record.named(server, [document], namespace)[0].identity in absent:
+            return {}, clean(document)
         named = (document["kind"], document["metadata"]["name"])
         return server.apply(document, namespace, named in scaled)
 

@@ -42,6 +42,12 @@ class Entry:
         namespace, _, name = where.rpartition("/")
         return cls(api_version, kind, namespace, name)
 
+    @classmethod
+    def of_document(cls, document: Document) -> Entry:
+        """Return the entry of an object that was found."""
+        metadata = document["metadata"]
+        return cls(document["apiVersion"], document["kind"], metadata.get("namespace", ""), metadata["name"])
+
     def __str__(self) -> str:
         return f"{self.api_version} {self.kind} {self.namespace}{'/' if self.namespace else ''}{self.name}"
 
@@ -80,13 +86,22 @@ class Record:
         return f"component-{self.component}"
 
     @property
-    def entries(self) -> set[Entry]:
+    def applied(self) -> set[Entry]:
         """Return what was applied."""
-        lines = ((self.found or {}).get("data") or {}).get("objects") or ""
+        return self._entries("objects")
+
+    @property
+    def planned(self) -> set[Entry]:
+        """Return what a run that ended early may have applied."""
+        return self._entries("planned")
+
+    def _entries(self, key: str) -> set[Entry]:
+        lines = ((self.found or {}).get("data") or {}).get(key) or ""
         return {Entry.parse(line) for line in lines.splitlines()}
 
-    def listing(self, entries: Iterable[Entry]) -> Document:
+    def listing(self, applied: Iterable[Entry], planned: Iterable[Entry] = ()) -> Document:
         """Return the ConfigMap that lists these."""
+        kinds = {"objects": applied} | ({"planned": planned} if planned else {})
         return {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -95,7 +110,7 @@ class Record:
                 "namespace": NAMESPACE,
                 "labels": {"app.kubernetes.io/managed-by": FIELD_MANAGER, LABEL: "component"},
             },
-            "data": {"objects": "".join(f"{entry}\n" for entry in sorted(entries))},
+            "data": {key: "".join(f"{entry}\n" for entry in sorted(some)) for key, some in kinds.items()},
         }
 
 
@@ -123,8 +138,8 @@ def read_all(server: Server) -> list[Record]:
     return [Record(item["metadata"]["name"].removeprefix("component-"), item) for item in found]
 
 
-def named(server: Server, documents: list[Document], namespace: str) -> set[Entry]:
-    """Return the entries of documents; `namespace` is of those that name none."""
+def named(server: Server, documents: list[Document], namespace: str) -> list[Entry]:
+    """Return the entry of each document; `namespace` is of those that name none."""
     entries = [
         Entry(
             item["apiVersion"],
@@ -136,16 +151,17 @@ def named(server: Server, documents: list[Document], namespace: str) -> set[Entr
     ]
     namespaced = _namespaced(server, entries)
     # A kind that is not known yet is looked up again before anything of it is deleted.
-    return {replace(one, namespace="") if namespaced[one.of] is False else one for one in entries}
+    return [replace(one, namespace="") if namespaced[one.of] is False else one for one in entries]
 
 
 def prune(server: Server, record: Record, wanted: set[Entry]) -> Pruned:
     """Delete what is recorded and no longer wanted, as far as it may be."""
     pruned = Pruned()
-    if record.entries <= wanted:
+    recorded = record.applied | record.planned
+    if recorded <= wanted:
         return pruned
     kept = {entry.identity for entry in wanted}
-    gone = [entry for entry in _placed(server, record.entries) if entry.identity not in kept]
+    gone = [entry for entry in _placed(server, recorded) if entry.identity not in kept]
     documents = dict(zip(gone, server.each([entry.document for entry in gone], server.find), strict=True))
     holding = [entry for entry in gone if (entry.group, entry.kind) in HOLDS_DATA and documents[entry]]
     if holding:
@@ -156,17 +172,20 @@ def prune(server: Server, record: Record, wanted: set[Entry]) -> Pruned:
         entry.identity
         for other in read_all(server)
         if other.component != record.component
-        for entry in other.entries
+        for entry in other.applied
     }
+    stay: dict[str, list[str]] = {}
     for entry, found in documents.items():
         if found is None or entry.identity in elsewhere:
             continue
         if reason := _stays(found):
-            pruned.warnings.append(
-                f"component {record.component}: {title(found)} is no longer named and stays: {reason}"
-            )
+            stay.setdefault(reason, []).append(title(found))
         else:
             pruned.deleted.append(found)
+    pruned.warnings = [
+        f"component {record.component}: no longer named, and kept, since {reason}: {', '.join(titles)}"
+        for reason, titles in stay.items()
+    ]
     if not server.dry_run:
         for stage in stages(pruned.deleted):
             server.delete(stage)
@@ -206,14 +225,14 @@ def _namespaced(server: Server, entries: Iterable[Entry]) -> dict[tuple[str, str
 def _stays(found: Document) -> str:
     """Return why an object is not deleted, or nothing."""
     if found["kind"] in NEVER:
-        return "delete it yourself if nothing in it is needed"
+        return "only you can know whether what is in it is needed"
     fields = found["metadata"].get("managedFields") or []
     ours = any(item["manager"] == FIELD_MANAGER and item["operation"] == "Apply" for item in fields)
     if fields and not ours:  # one that has no more than a name has fields of nobody
         return f"{FIELD_MANAGER} has no fields in it any more"
     others = {item["manager"] for item in fields} - {FIELD_MANAGER, STARTER}
     if found["kind"] == "Secret" and others:
-        return f"{', '.join(sorted(others))} writes to it as well"
+        return f"{' and '.join(sorted(others))} has written to it as well"
     return ""
 
 
