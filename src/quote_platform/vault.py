@@ -453,7 +453,8 @@ def fill(given: Document, dry_run: bool, api: Api, keys: Keys, auto: bool) -> st
     if keys.there:
         raise Refused(
             f"{api.address} is empty, and {keys.file} has the keys of one that was there: restore it by "
-            "playbooks/restore-vault.yml, or move that file away to begin anew"
+            "`ansible-playbook -i INVENTORY playbooks/restore-vault.yml`, or move that file away to begin "
+            "anew"
         )
     if not dry_run:
         begin(api, keys, auto, given)

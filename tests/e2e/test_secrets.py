@@ -80,7 +80,7 @@ def test_a_dry_run_says_what_would_be_rotated(lab: Lab, accounts: Rotation) -> N
     run = lab.play("dry run of a rotation", PLAYBOOK, "--check")
     succeeded(run)
     for words in (
-        "vault, by which Vault makes users: a new password",
+        "vault, with which Vault creates users: a new password",
         "quote-app in quote-lab: another user of quotes",
         "quotes, the owner of the database: a new password",
     ):
