@@ -12,6 +12,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT4
 
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source
@@ -77,6 +79,14 @@ def definitions() -> dict[str, Any]:
 
 
 @cache
+def registry() -> Registry[Any]:
+    """Return the schema as it is referred to; read through once, not for each object."""
+    resource = Resource.from_contents({"definitions": definitions()}, default_specification=DRAFT4)
+    known: Registry[Any] = Registry().with_resource("urn:kubernetes", resource)
+    return known.crawl()
+
+
+@cache
 def kinds() -> dict[tuple[str, str, str], str]:
     return {
         (kind["group"], kind["version"], kind["kind"]): name
@@ -92,10 +102,11 @@ def mistakes(document: dict[str, Any]) -> list[str]:
     name = kinds().get((group, version, document["kind"]))
     if name is None:
         return [f"{document['apiVersion']} {document['kind']}: no such kind"]
-    schema = {"$ref": f"#/definitions/{name}", "definitions": definitions()}
+    validator = jsonschema.Draft4Validator(
+        {"$ref": f"urn:kubernetes#/definitions/{name}"}, registry=registry()
+    )
     return [
-        f"{'.'.join(map(str, e.absolute_path))}: {e.message[:200]}"
-        for e in jsonschema.Draft4Validator(schema).iter_errors(document)
+        f"{'.'.join(map(str, e.absolute_path))}: {e.message[:200]}" for e in validator.iter_errors(document)
     ]
 
 
