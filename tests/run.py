@@ -443,8 +443,8 @@ def main() -> int:
             ]
     started, before = time.monotonic(), busy()
     outcomes: list[Outcome] = []
-    # The mirror comes first, since what is on nodes needs it, and has all processors. The end-to-end tests come
-    # last and alone: they hold the platform to its times. Of the others, the longest lane comes first.
+    # The mirror first, since what is on nodes needs it, with all processors. The end-to-end tests last and
+    # alone: they hold the platform to its times. Of the others, the longest lane first.
     for together in (("mirror",), ("molecule", "lint", "unit"), ("e2e",)):
         outcomes += run([step for layer in together for step in steps.get(layer, [])], deadline)
 
