@@ -19,4 +19,4 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
         """Judge all nodes and, if anything is wrong, fail with all of it."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _, asked = self.validate_argument_spec(task.NODES)
-        return result | task.judge_nodes(asked, task_vars or {})
+        return result | task.judge_nodes(asked, task_vars or {}, self._templar)

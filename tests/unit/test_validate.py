@@ -21,7 +21,7 @@ from ansible.vars.manager import VariableManager
 
 from plugins.modules import probe_node
 from quote_platform import validation
-from quote_platform.validation import call, nodes, specs
+from quote_platform.validation import call, capacity, nodes, specs, task
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests/fixtures/invalid.yml").read_text())
@@ -450,3 +450,137 @@ def test_copies_of_one_machine_are_named() -> None:
     assert nodes.twins({"a": {"machine_id": "1"}, "b": {"machine_id": "1"}}) == [
         "b: has the machine-id of a; run systemd-machine-id-setup on it"
     ]
+
+
+# --- what the components request ------------------------------------------------------------------------
+
+
+def capacity_of(folder: Path, machines: dict[str, tuple[int, int]]) -> list[str]:
+    """Judge an inventory with machines of so many CPUs and MB of memory."""
+    known = given(folder)
+    variables = {
+        "role_path": str(ROOT / "roles/validate"),
+        "inventory_hostname": "master-1",
+        "hostvars": known.hostvars,
+        "groups": known.groups,
+    }
+    facts = {
+        group: {
+            host: FACTS
+            | {"ansible_processor_vcpus": machines[host][0], "ansible_memtotal_mb": machines[host][1]}
+            for host in known.groups[group]
+        }
+        for group in ("control_plane", "workers")
+    }
+    names = ("__validate_workloads", "control_plane_kubelet_extra", "control_plane_schedulable")
+    table, kubelet, shared = task.resolved(names, variables, Templar(loader=DataLoader()))
+    return capacity.judge(table, facts, kubelet, shared)
+
+
+def sizes(master: tuple[int, int], worker: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    return {"master-1": master} | dict.fromkeys(("worker-1", "worker-2", "worker-3"), worker)
+
+
+EVERYTHING: dict[str, Any] = {
+    "certificate_issuer": "letsencrypt-prod",
+    "logging_collector": "fluentd",
+    "monitoring_prometheus_replicas": 2,
+    "monitoring_alertmanager_replicas": 3,
+    "secrets_backend": "vault",
+    "secrets_delivery_method": "csi",
+    "control_plane_kubelet_extra": {
+        "systemReserved": {"cpu": "200m", "memory": "512Mi"},
+        "kubeReserved": {"cpu": "200m", "memory": "512Mi"},
+        "evictionHard": {"memory.available": "300Mi"},
+    },
+}
+
+
+def test_the_sizes_of_the_reference_hold_everything(tmp_path: Path) -> None:
+    # As Linux counts machines of 4 and 8 GB.
+    machines = sizes((2, 3800), (4, 7700))
+    assert capacity_of(ROOT / "inventories/production", machines) == []
+    assert capacity_of(inventory(tmp_path / "everything", {"vars": EVERYTHING}), machines) == []
+
+
+def test_the_lab_holds_everything(tmp_path: Path) -> None:
+    # Each node reports what the host has.
+    assert capacity_of(inventory(tmp_path / "lab", {}), sizes((2, 12000), (2, 12000))) == []
+
+
+def test_more_than_the_nodes_have_is_refused_by_its_sum(tmp_path: Path) -> None:
+    folder = inventory(tmp_path / "small", {"vars": {"logging_elasticsearch_nodes": 3}})
+    assert capacity_of(folder, sizes((2, 3800), (4, 5000))) == [
+        "workers: the chosen components request 15908 MiB of memory, and there are 13380 MiB left for them "
+        "on worker-1, worker-2, worker-3; most request Elasticsearch 12288 MiB, Kibana 1024 MiB, PostgreSQL 960 "
+        "MiB. Take larger machines or more of them, or request less (logging_store: external; "
+        "postgres_resources)"
+    ]
+    folder = inventory(tmp_path / "slow", {"vars": {"quote_app_cpu_request": "1700m"}})
+    assert capacity_of(folder, sizes((2, 3800), (2, 16000))) == [
+        "workers: the chosen components request 6815m of cpu, and there are 5325m left for them on worker-1, "
+        "worker-2, worker-3; most request quote-app 5100m, PostgreSQL 1050m, Elasticsearch 200m. Take larger "
+        "machines or more of them, or request less (fewer quote_app_replicas; postgres_resources; "
+        "logging_store: external)"
+    ]
+
+
+def test_a_pod_that_no_node_can_hold_is_refused_by_name(tmp_path: Path) -> None:
+    folder = inventory(tmp_path / "small", {})
+    assert capacity_of(folder, sizes((2, 3800), (4, 3900))) == [
+        "Elasticsearch: a pod requests 200m / 4096 MiB, and none of workers has as much left for it "
+        "(worker-1 3775m / 3360 MiB, worker-2 3775m / 3360 MiB, worker-3 3775m / 3360 MiB); take a larger machine, or "
+        "logging_store: external"
+    ]
+    # One that can is enough.
+    assert capacity_of(folder, sizes((2, 3800), (4, 3900)) | {"worker-2": (4, 8000)}) == []
+    # Where it is not kept here, small workers will do.
+    external = {"logging_store": "external", "logging_url": "https://logs.example.com"}
+    assert (
+        capacity_of(inventory(tmp_path / "external", {"vars": external}), sizes((2, 3800), (4, 3900))) == []
+    )
+
+
+def test_pods_of_every_node_need_room_on_each(tmp_path: Path) -> None:
+    assert capacity_of(inventory(tmp_path / "tiny", {}), sizes((1, 400), (4, 8000))) == [
+        "master-1: what runs on each of control_plane requests 770m / 388 MiB, and it has 1000m / 300 MiB; take "
+        "a larger machine"
+    ]
+
+
+def test_control_planes_that_run_pods_count(tmp_path: Path) -> None:
+    folder = inventory(tmp_path / "shared", {"vars": {"control_plane_schedulable": True}})
+    assert capacity_of(folder, sizes((8, 16000), (2, 3000))) == []
+    assert capacity_of(inventory(tmp_path / "apart", {}), sizes((8, 16000), (2, 3000))) != []
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("500m", 0.5),
+        (2, 2),
+        (0.5, 0.5),
+        ("1.5Gi", 1.5 * 1024**3),
+        ("128Mi", 128 * 1024**2),
+        ("1G", 1e9),
+        ("7", 7),
+    ],
+)
+def test_a_quantity_is_read(text: Any, number: float) -> None:
+    assert capacity.quantity(text) == number
+
+
+def test_what_is_no_quantity_is_named(tmp_path: Path) -> None:
+    folder = inventory(tmp_path / "wrong", {"vars": {"logging_elasticsearch_memory": "4 GB"}})
+    assert capacity_of(folder, sizes((2, 3800), (4, 8000))) == [
+        "Elasticsearch: requests '4 GB' is not a quantity of Kubernetes; allowed is for example 500m or 4Gi"
+    ]
+
+
+def test_what_the_kubelet_keeps_is_no_pods() -> None:
+    kubelet = EVERYTHING["control_plane_kubelet_extra"]
+    assert str(capacity.allocatable(FACTS, {})) == "4000m / 7900 MiB"
+    assert str(capacity.allocatable(FACTS, kubelet)) == "3600m / 6676 MiB"
+    assert (
+        str(capacity.allocatable(FACTS, {"evictionHard": {"memory.available": "5%"}})) == "4000m / 7600 MiB"
+    )

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible import constants
+from ansible.parsing.dataloader import DataLoader
 from ansible.utils.vars import load_extra_vars
 
 from quote_platform import validation
-from quote_platform.validation import call, hosts, nodes
+from quote_platform.validation import call, capacity, hosts, nodes, specs
 
 # plugins/modules has what each means.
 INPUT: dict[str, Any] = {
@@ -34,11 +35,42 @@ def judge_input(
     return verdict(wrong, "mistake", "touched")
 
 
-def judge_nodes(asked: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+def judge_nodes(asked: dict[str, Any], variables: dict[str, Any], templar: Any) -> dict[str, Any]:
     """Judge what all nodes have said."""
-    return verdict(
-        nodes.judge_all(asked["hosts"], variables["hostvars"], asked["bounds"]), "fault", "changed"
+    wrong = nodes.judge_all(asked["hosts"], variables["hostvars"], asked["bounds"])
+    return verdict(wrong + _capacity(variables, templar), "fault", "changed")
+
+
+def _capacity(variables: dict[str, Any], templar: Any) -> list[str]:
+    """Judge what the components request, once every node has said what it has."""
+    facts: dict[str, dict[str, Any]] = {
+        group: {
+            host: (variables["hostvars"][host].get("validate_facts") or {}).get("ansible_facts")
+            for host in variables["groups"].get(group, [])
+        }
+        for group in ("control_plane", "workers")
+    }
+    if not all(all(known.values()) for known in facts.values()):
+        return []  # said of the node already
+    known = resolved(
+        ("__validate_workloads", "control_plane_kubelet_extra", "control_plane_schedulable"),
+        variables,
+        templar,
     )
+    return capacity.judge(known[0], facts, known[1], known[2])
+
+
+def resolved(names: tuple[str, ...], variables: dict[str, Any], templar: Any) -> list[Any]:
+    """Return variables as they are with the defaults of all roles; `variables` are a task's own."""
+    role, host = Path(variables["role_path"]).resolve(), variables["inventory_hostname"]
+    known = (
+        specs.defaults(role.parent)
+        | DataLoader().load_from_file(str(role / "vars/workloads.yml"), trusted_as_template=True)
+        | variables["hostvars"].raw_get(host)
+        | {"hostvars": variables["hostvars"], "groups": variables["groups"], "inventory_hostname": host}
+    )
+    template = templar.copy_with_new_env(available_variables=known).template
+    return [validation.plain(template(known[name])) for name in names]
 
 
 def verdict(wrong: list[str], kind: str, done: str) -> dict[str, Any]:
