@@ -7,8 +7,8 @@ import re
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -19,8 +19,15 @@ short_description: Read a node's clock, identity, free disk, cluster, and which 
 description:
   - Read what there is no fact for. Changes nothing.
 options:
-  urls: {type: list, elements: str, default: [], description: What it must reach; any HTTP answer counts.}
-  timeout: {type: int, default: 5, description: Seconds for each of them.}
+  urls:
+    type: list
+    elements: str
+    default: []
+    description:
+      - What it must reach besides those from which it fetches packages and images, through a proxy where the
+        environment names one. Any HTTP answer counts, but for what a proxy says of a server that it does not
+        reach.
+  timeout: {type: int, default: 5, description: Seconds for all of them; they are asked side by side.}
   asked: {type: float, default: 0, description: The controller's clock when it asks; returned as it is.}
 author: [Quote Platform]
 """
@@ -30,7 +37,7 @@ asked: {type: float, returned: always, description: What was given as O(asked).}
 machine_id: {type: str, returned: always, description: The node's identity; empty where it has none.}
 lasting: {type: dict, returned: always, description: Variables that its cluster cannot change any more.}
 disk_gb: {type: int, returned: always, description: Free space below /var in GB.}
-away: {type: list, elements: str, returned: always, description: Those of O(urls) that do not answer.}
+away: {type: dict, returned: always, description: "Those of O(urls) that do not answer, with the reason."}
 """
 
 SPEC: dict[str, Any] = {
@@ -57,23 +64,49 @@ def lasting(root: Path) -> dict[str, str]:
     return found
 
 
-def reaches(url: str, timeout: int) -> bool:
-    """Tell whether an address answers at all."""
+class AsItIs(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: that is an answer."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Leave it."""
+
+
+def refusal(url: str, timeout: int) -> str:
+    """Return why an address does not answer, or nothing."""
     try:
-        urllib.request.urlopen(url, timeout=timeout)  # noqa: S310 (the input was judged before)
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return True
+        urllib.request.build_opener(AsItIs).open(url, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        # With these a proxy answers for a server that it does not reach, or does not serve us.
+        return f"HTTP {error.code}" if error.code in (407, 502, 503, 504) else ""
+    except urllib.error.URLError as error:
+        return str(error.reason)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def unreached(urls: list[str], timeout: int) -> dict[str, str]:
+    """Return which addresses do not answer in time, and why."""
+    said: dict[str, str] = {}
+
+    def ask(url: str) -> None:
+        said[url] = refusal(url, timeout)
+
+    # Nothing bounds the search for a name, so the threads end with the module, whatever they wait for.
+    threads = [Thread(target=ask, args=[url], daemon=True) for url in urls]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0, end - time.monotonic()))
+    reasons = {url: said.get(url, f"no answer in {timeout} s") for url in urls}
+    return {url: reason for url, reason in reasons.items() if reason}
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    urls, timeout = module.params["urls"], module.params["timeout"]
-    with ThreadPoolExecutor() as pool:
-        answers = list(pool.map(lambda url: reaches(url, timeout), urls))
+    away = unreached(module.params["urls"], module.params["timeout"])
     disk = os.statvfs("/var")
     identity = Path("/etc/machine-id")
     module.exit_json(
@@ -83,7 +116,7 @@ def main() -> None:
         machine_id=identity.read_text().strip() if identity.is_file() else "",
         lasting=lasting(Path("/")),
         disk_gb=disk.f_bavail * disk.f_frsize // 10**9,
-        away=[url for url, answer in zip(urls, answers, strict=True) if not answer],
+        away=away,
     )
 
 

@@ -94,12 +94,10 @@ class Workload:
         return self.each * (self.pods or 0)
 
 
-def chosen(table: list[Variables]) -> list[Workload]:
-    """Return the workloads that run, or raise ValueError with what is no quantity."""
+def workloads(table: list[Variables]) -> list[Workload]:
+    """Return the rows of the table, or raise ValueError with what is no quantity."""
     found = []
     for row in table:
-        if not row.get("chosen", True):
-            continue
         try:
             each = total(map(amount, row["requests"]))
         except ValueError as error:
@@ -118,7 +116,7 @@ def judge(
     on control planes as well.
     """
     try:
-        workloads = chosen(table)
+        every = workloads(table)
         has = {
             group: {host: allocatable(known, kubelet) for host, known in hosts.items()}
             for group, hosts in facts.items()
@@ -129,7 +127,7 @@ def judge(
     room: dict[str, dict[str, Amount]] = {}
     for group, hosts in has.items():
         kinds = {"nodes", group} | ({"workers"} if shared else set())
-        daemons = total(one.each for one in workloads if one.at in kinds and one.pods is None)
+        daemons = total(one.each for one in every if one.at in kinds and one.pods is None)
         room[group] = {host: own - daemons for host, own in hosts.items()}
         wrong += [
             f"{host}: what runs on each of {group} requests {daemons}, and it has {own}; take a larger "
@@ -140,8 +138,8 @@ def judge(
     if wrong:
         return wrong
     pods = {
-        "control_plane": [one for one in workloads if one.pods is not None and one.at == "control_plane"],
-        "workers": [one for one in workloads if one.pods is not None and not one.at],
+        "control_plane": [one for one in every if one.pods is not None and one.at == "control_plane"],
+        "workers": [one for one in every if one.pods is not None and not one.at],
     }
     if shared:
         pods = {"nodes": pods["control_plane"] + pods["workers"]}
@@ -151,13 +149,13 @@ def judge(
     return wrong
 
 
-def _pods(group: str, workloads: list[Workload], room: dict[str, Amount]) -> list[str]:
+def _pods(group: str, some: list[Workload], room: dict[str, Amount]) -> list[str]:
     """Return of which workloads no node can hold a single pod."""
     left = _some([f"{host} {own}" for host, own in room.items()])
     return [
         f"{one.name}: a pod requests {one.each}, and none of {group} has as much left for it "
         f"({', '.join(left)}); take a larger machine{', or ' + one.less if one.less else ''}"
-        for one in workloads
+        for one in some
         if one.pods and not any(own.holds(one.each) for own in room.values())
     ]
 
@@ -167,9 +165,9 @@ def _some(nodes: list[str]) -> list[str]:
     return nodes[:NODES] + ([f"{len(nodes) - NODES} more"] if len(nodes) > NODES else [])
 
 
-def _sum(group: str, workloads: list[Workload], room: dict[str, Amount]) -> list[str]:
+def _sum(group: str, some: list[Workload], room: dict[str, Amount]) -> list[str]:
     """Return whether all pods together want more than the nodes have."""
-    wanted, left = total(one.all for one in workloads), total(room.values())
+    wanted, left = total(one.all for one in some), total(room.values())
     wrong = []
     for what, unit, of in (("cpu", "m", 1), ("memory", " MiB", MIB)):
 
@@ -179,7 +177,7 @@ def _sum(group: str, workloads: list[Workload], room: dict[str, Amount]) -> list
         # Parts of millicores are the sums' own.
         if size(wanted) <= size(left) + 1e-6:
             continue
-        largest = sorted(workloads, key=lambda one: size(one.all), reverse=True)[:LARGEST]
+        largest = sorted(some, key=lambda one: size(one.all), reverse=True)[:LARGEST]
         named = ", ".join(f"{one.name} {size(one.all):.0f}{unit}" for one in largest)
         less = "; ".join(dict.fromkeys(one.less for one in largest if one.less))
         wrong.append(

@@ -38,11 +38,16 @@ def judge(host: str, facts: Variables, probe: Variables, bounds: Variables) -> l
     if skew > bounds["max_clock_skew"]:
         allowed = bounds["max_clock_skew"]
         wrong.append(f"{host}: its clock is {skew:.0f} s off, allowed are {allowed}: start its time service")
-    wrong += [
-        f"{host}: {url} cannot be reached from it; check the network, or the base URL"
-        for url in probe["away"]
-    ]
+    wrong += unreached(host, probe["away"])
     return wrong
+
+
+def unreached(host: str, away: dict[str, str]) -> list[str]:
+    """Return which addresses a machine does not reach, and why."""
+    return [
+        f"{host}: {url} cannot be reached from it: {reason}; check the network, its proxy, or the URL"
+        for url, reason in away.items()
+    ]
 
 
 def changed(host: str, probe: Variables, asked: Any) -> list[str]:
