@@ -10,7 +10,7 @@ from quote_platform.validation import task
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
-    """Adds to the module's addresses those of the machine's packages and images."""
+    """Adds what the machine fetches from, and where it keeps data and listens."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
@@ -18,7 +18,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the module on the machine."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        urls = [*self._task.args.get("urls", []), *task.machine_urls(task_vars or {}, self._templar)]
-        arguments = {**self._task.args, "urls": urls}
+        given = self._task.args
+        arguments = given | task.machine_arguments(task_vars or {}, self._templar)
+        arguments["urls"] = [*given.get("urls", []), *arguments["urls"]]
         result |= self._execute_module(module_args=arguments, task_vars=task_vars)
         return result

@@ -385,7 +385,15 @@ FACTS: dict[str, Any] = {
     "ansible_memtotal_mb": 8000,
 }
 CLOCKS = {"asked": 999.0, "time": 1000.0, "answered": 1001.0}
-PROBE: dict[str, Any] = {**CLOCKS, "disk_gb": 50, "away": {}, "machine_id": "a"}
+PROBE: dict[str, Any] = {
+    **CLOCKS,
+    "disk_gb": 50,
+    "folder": "/var",
+    "ports": {"8200": "vault"},
+    "taken": {},
+    "away": {},
+    "machine_id": "a",
+}
 
 
 @pytest.mark.parametrize(
@@ -401,6 +409,11 @@ PROBE: dict[str, Any] = {**CLOCKS, "disk_gb": 50, "away": {}, "machine_id": "a"}
         ({"ansible_architecture": "riscv64"}, {}, ["w: riscv64; allowed are x86_64"]),
         ({"ansible_processor_vcpus": 1}, {}, ["w: 1 CPUs; at least 2 are needed"]),
         ({"ansible_memtotal_mb": 900}, {}, ["w: 900 MB of memory; at least 1700 are needed"]),
+        (
+            {},
+            {"taken": {"8200": "nginx"}},
+            ["w: nginx listens on port 8200, which vault needs; stop it, or choose another"],
+        ),
         ({}, {"disk_gb": 3}, ["w: 3 GB of free disk below /var; at least 10 are needed"]),
         ({}, {"time": 900.0}, ["w: its clock is 99 s off, allowed are 10: start its time service"]),
         ({}, {"time": 1100.0}, ["w: its clock is 99 s off, allowed are 10: start its time service"]),
@@ -614,7 +627,7 @@ UPSTREAM = [
 def test_a_node_is_asked_for_what_it_will_fetch_from(tmp_path: Path) -> None:
     def urls(name: str, **settings: Any) -> list[str]:
         folder = inventory(tmp_path / name, {"vars": settings})
-        return task.machine_urls(*of_a_task(folder, "worker-1"))
+        return list(task.machine_arguments(*of_a_task(folder, "worker-1"))["urls"])
 
     assert urls("upstream") == UPSTREAM
     # Only what is chosen.
@@ -716,3 +729,59 @@ def test_a_proxy_of_the_environment_is_used(server: str, monkeypatch: pytest.Mon
         "http://packages.invalid/502": "HTTP 502"
     }
     assert sorted(Answering.asked) == ["http://packages.invalid/403", "http://packages.invalid/502"]
+
+
+# --- machines outside of the cluster --------------------------------------------------------------------
+
+
+def test_a_machine_of_its_own_has_bounds_of_its_own() -> None:
+    said = {
+        "validate_facts": {"ansible_facts": FACTS | {"ansible_memtotal_mb": 1000}},
+        "validate_answered": 1001.0,
+    }
+    hostvars = {
+        host: said
+        | {"validate_probe": PROBE | {"machine_id": host, "folder": "/opt/vault/data", "disk_gb": 7}}
+        for host in ("v", "w")
+    } | {"x": {"validate_facts": {"unreachable": True, "msg": "No route to host"}}}
+    bounds = BOUNDS | {"own": {"v": {"min_memory_mb": 900, "min_disk_gb": 5}, "x": {}}}
+    assert nodes.judge_all(["w", "v", "x"], hostvars, bounds) == [
+        "w: 1000 MB of memory; at least 1700 are needed",
+        "w: 7 GB of free disk below /opt/vault/data; at least 10 are needed",
+        "x: cannot be reached over SSH: No route to host; try `ssh x`, then run again",
+    ]
+
+
+def test_a_machine_of_its_own_is_asked_for_its_own(tmp_path: Path) -> None:
+    machines = {"vault": {"hosts": {"v": {"ansible_host": "10.77.0.31"}}}}
+    machines |= {"object_store": {"hosts": {"s": {"ansible_host": "10.77.0.30"}}}}
+    kube = {
+        group: {"hosts": {name: {"ansible_host": at} for name, at in of.items()}}
+        for group, of in HOSTS.items()
+    }
+    tree = {"platform": {"children": machines | {"kube_nodes": {"children": kube}}}}
+    settings = {"versitygw_repository": "http://m/s3/", "vault_server_port": 8300}
+    settings |= {"node_exporter_repository": "http://m/exporter/"}
+    case = {"inventory": {"all": {"children": tree}}, "vars": settings}
+    folder = inventory(tmp_path / "outside", case)
+    assert task.machine_arguments(*of_a_task(folder, "v")) == {
+        "urls": ["http://m/exporter/key.asc", "https://apt.releases.hashicorp.com/gpg"],
+        "folder": "/opt/vault/data",
+        "ports": {"8300": "vault", "8201": "vault"},
+    }
+    assert task.machine_arguments(*of_a_task(folder, "s")) == {
+        "urls": ["http://m/exporter/key.asc", "http://m/s3/key.asc"],
+        "folder": "/var/lib/versitygw",
+        "ports": {"7070": "versitygw"},
+    }
+
+
+def test_a_port_is_free_or_ours(server: str) -> None:
+    port = server.rpartition(":")[2]
+    own = Path("/proc/self/comm").read_text().strip()
+    assert probe_node.taken({port: own, "1": "vault"}) == {}
+    assert probe_node.taken({port: "vault"}) == {port: own}
+
+
+def test_disk_is_looked_for_where_the_folder_will_be(tmp_path: Path) -> None:
+    assert probe_node.existing(tmp_path / "data/vault") == tmp_path

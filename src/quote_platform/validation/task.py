@@ -63,9 +63,17 @@ def capacity_faults(facts: dict[str, dict[str, Any]], variables: dict[str, Any],
     return capacity.judge(table, facts, kubelet, shared)
 
 
-def machine_urls(variables: dict[str, Any], templar: Any) -> list[str]:
-    """Return from where a machine fetches packages and images; `variables` are a task's own on it."""
+def machine_arguments(variables: dict[str, Any], templar: Any) -> dict[str, Any]:
+    """Return what else a machine is probed for, as arguments of the module probe_node."""
     known = Chosen(variables, templar)
+    found: dict[str, Any] = {"urls": machine_urls(variables, known)}
+    for group in variables["group_names"]:
+        found |= known.item("__validate_machines", group) or {}
+    return found
+
+
+def machine_urls(variables: dict[str, Any], known: Chosen) -> list[str]:
+    """Return from where a machine fetches packages and images; `variables` are a task's own on it."""
     urls = [url for group in variables["group_names"] for url in known.item("__validate_packages", group)]
     if "kube_nodes" in variables["group_names"]:
         images = [
