@@ -7,8 +7,8 @@ import re
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -19,8 +19,20 @@ short_description: Read a node's clock, identity, free disk, cluster, and which 
 description:
   - Read what there is no fact for. Changes nothing.
 options:
-  urls: {type: list, elements: str, default: [], description: What it must reach; any HTTP answer counts.}
-  timeout: {type: int, default: 5, description: Seconds for each of them.}
+  urls:
+    type: list
+    elements: str
+    default: []
+    description:
+      - What it must reach besides those from which it fetches packages and images, through a proxy where the
+        environment names one. Any HTTP answer counts, but for what a proxy says of a server that it does not
+        reach.
+  timeout: {type: int, default: 5, description: Seconds for all of them; they are asked side by side.}
+  folder: {type: str, default: /var, description: Where free disk is looked for; it need not be there yet.}
+  ports:
+    type: dict
+    default: {}
+    description: TCP ports that must be free, each with the name of the process that may have it.
   asked: {type: float, default: 0, description: The controller's clock when it asks; returned as it is.}
 author: [Quote Platform]
 """
@@ -29,13 +41,18 @@ time: {type: float, returned: always, description: The node's clock.}
 asked: {type: float, returned: always, description: What was given as O(asked).}
 machine_id: {type: str, returned: always, description: The node's identity; empty where it has none.}
 lasting: {type: dict, returned: always, description: Variables that its cluster cannot change any more.}
-disk_gb: {type: int, returned: always, description: Free space below /var in GB.}
-away: {type: list, elements: str, returned: always, description: Those of O(urls) that do not answer.}
+disk_gb: {type: int, returned: always, description: Free space below O(folder) in GB.}
+folder: {type: str, returned: always, description: What was given as O(folder).}
+ports: {type: dict, returned: always, description: What was given as O(ports).}
+taken: {type: dict, returned: always, description: "Those of O(ports) that another process has; its name."}
+away: {type: dict, returned: always, description: "Those of O(urls) that do not answer, with the reason."}
 """
 
 SPEC: dict[str, Any] = {
     "urls": {"type": "list", "elements": "str", "default": []},
     "timeout": {"type": "int", "default": 5},
+    "folder": {"type": "str", "default": "/var"},
+    "ports": {"type": "dict", "default": {}},
     "asked": {"type": "float", "default": 0},
 }
 CONTROLLER_MANAGER = "etc/kubernetes/manifests/kube-controller-manager.yaml"
@@ -57,24 +74,85 @@ def lasting(root: Path) -> dict[str, str]:
     return found
 
 
-def reaches(url: str, timeout: int) -> bool:
-    """Tell whether an address answers at all."""
+class AsItIs(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: that is an answer."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Leave it."""
+
+
+def refusal(url: str, timeout: int) -> str:
+    """Return why an address does not answer, or nothing."""
     try:
-        urllib.request.urlopen(url, timeout=timeout)  # noqa: S310 (the input was judged before)
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return True
+        urllib.request.build_opener(AsItIs).open(url, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        # With these a proxy answers for a server that it does not reach, or does not serve us.
+        return f"HTTP {error.code}" if error.code in (407, 502, 503, 504) else ""
+    except urllib.error.URLError as error:
+        return str(error.reason)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def unreached(urls: list[str], timeout: int) -> dict[str, str]:
+    """Return which addresses do not answer in time, and why."""
+    said: dict[str, str] = {}
+
+    def ask(url: str) -> None:
+        said[url] = refusal(url, timeout)
+
+    # Nothing bounds the search for a name, so the threads end with the module, whatever they wait for.
+    threads = [Thread(target=ask, args=[url], daemon=True) for url in urls]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0, end - time.monotonic()))
+    reasons = {url: said.get(url, f"no answer in {timeout} s") for url in urls}
+    return {url: reason for url, reason in reasons.items() if reason}
+
+
+def listening(port: int) -> set[str]:
+    """Return the inodes of the sockets that listen on a TCP port, of any address."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        file = Path("/proc/net") / table
+        for line in file.read_text().splitlines()[1:] if file.is_file() else []:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                found.add(fields[9])
+    return found
+
+
+def owner(inodes: set[str]) -> str:
+    """Return the name of the process that has one of the sockets; root sees those of others."""
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(str(one.readlink()) in wanted for one in (process / "fd").iterdir()):
+                return (process / "comm").read_text().strip()
+        except OSError:
+            continue  # it has ended, or is not ours to see
+    return "another process"
+
+
+def taken(ports: dict[str, str]) -> dict[str, str]:
+    """Return which ports another process than the named one has, and its name."""
+    owners = {port: owner(inodes) for port in ports if (inodes := listening(int(port)))}
+    return {port: name for port, name in owners.items() if name != ports[port]}
+
+
+def existing(folder: Path) -> Path:
+    """Return a folder, or the nearest that is there and that it will be in."""
+    return next(one for one in (folder, *folder.parents) if one.exists())
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    urls, timeout = module.params["urls"], module.params["timeout"]
-    with ThreadPoolExecutor() as pool:
-        answers = list(pool.map(lambda url: reaches(url, timeout), urls))
-    disk = os.statvfs("/var")
+    away = unreached(module.params["urls"], module.params["timeout"])
+    disk = os.statvfs(existing(Path(module.params["folder"])))
     identity = Path("/etc/machine-id")
     module.exit_json(
         changed=False,
@@ -83,7 +161,10 @@ def main() -> None:
         machine_id=identity.read_text().strip() if identity.is_file() else "",
         lasting=lasting(Path("/")),
         disk_gb=disk.f_bavail * disk.f_frsize // 10**9,
-        away=[url for url, answer in zip(urls, answers, strict=True) if not answer],
+        folder=module.params["folder"],
+        ports=module.params["ports"],
+        taken=taken(module.params["ports"]),
+        away=away,
     )
 
 

@@ -8,5 +8,6 @@ description:
 options:
   hosts: {type: list, elements: str, required: true, description: Names of the nodes in the inventory.}
   bounds: {type: dict, required: true, description: What a node needs, named as the variables of the role.}
+  timeout: {type: int, default: 5, description: Seconds for the controller to reach the hosts of manifests.}
 author: [Quote Platform]
 """

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import subprocess
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ from referencing.jsonschema import DRAFT4
 
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source
+from quote_platform.validation import capacity
 from quote_platform.verify import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,8 +113,12 @@ def mistakes(document: dict[str, Any]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    folder = tmp_path_factory.mktemp("rendered")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rendered")
+
+
+@pytest.fixture(scope="module")
+def rendered(folder: Path) -> dict[str, list[dict[str, Any]]]:
     given = {
         "render_folder": str(folder),
         "render_templates": [f"{ROOT}/roles/{name}" for name in TEMPLATES],
@@ -195,6 +201,103 @@ def test_a_node_can_be_drained(rendered: dict[str, list[dict[str, Any]]]) -> Non
             ), f"{one['kind']} {one['metadata']['name']} has no budget"
     (postgres,) = (one for one in objects if one["kind"] == "Cluster")
     assert postgres["spec"]["enablePDB"] is (postgres["spec"]["instances"] > 1)
+
+
+# Upstream's objects, of which a role's patch sets the requests.
+PATCHED = {
+    "Deployment/cnpg-controller-manager": "postgres/templates/operator-patches.yaml.j2",
+    "Deployment/barman-cloud": "postgres/templates/backup-patches.yaml.j2",
+    "Deployment/local-path-provisioner": "storage/templates/patches.yaml.j2",
+    "Deployment/metrics-server": "metrics_server/templates/patches.yaml.j2",
+}
+# Only with Fluentd, which is not the default; and what upstream's manifest of the driver says.
+UNSEEN = {"Deployment/events", "DaemonSet/csi-secrets-store"}
+
+
+def asked_for(documents: list[dict[str, Any]]) -> dict[str, tuple[str, int | None, capacity.Amount]]:
+    """Return where the pods of every object run, how many there are, and what each of them requests."""
+    found: dict[str, tuple[str, int | None, capacity.Amount]] = {}
+    (operator,) = (
+        one
+        for one in documents
+        if (one["kind"], one["metadata"]["name"]) == ("Deployment", "prometheus-operator")
+    )
+    arguments = dict(
+        argument.lstrip("-").split("=", 1)
+        for argument in operator["spec"]["template"]["spec"]["containers"][0]["args"]
+    )
+    reloader = {name: arguments[f"config-reloader-{name}-request"] for name in ("cpu", "memory")}
+    for one in documents:
+        spec, at, kind = one.get("spec") or {}, "", one["kind"]
+        pods = spec.get("replicas", spec.get("instances", spec.get("count", 1)))
+        containers = [spec]
+        if kind in ("Deployment", "StatefulSet", "DaemonSet"):
+            pod = spec["template"]["spec"]
+            containers = pod["containers"]
+            if kind == "DaemonSet":
+                everywhere = pod.get("tolerations") == [{"operator": "Exists"}]
+                masters = "node-role.kubernetes.io/control-plane" in pod.get("nodeSelector", {})
+                at, pods = "control_plane" if masters else "nodes" if everywhere else "workers", None
+        elif kind in ("Prometheus", "Alertmanager"):
+            containers = [spec, {"resources": {"requests": reloader}}]
+        elif kind == "Elasticsearch":
+            (nodes,) = spec["nodeSets"]
+            pods, containers = nodes["count"], nodes["podTemplate"]["spec"]["containers"]
+        elif kind == "Kibana":
+            containers = spec["podTemplate"]["spec"]["containers"]
+        elif kind == "ObjectStore":
+            # In the pods of the database.
+            pods, containers = None, [spec["instanceSidecarConfiguration"]]
+        elif kind != "Cluster":
+            continue
+        each = capacity.total(capacity.amount(container["resources"]["requests"]) for container in containers)
+        found[f"{kind}/{one['metadata']['name']}"] = at, pods, each
+    return found
+
+
+def test_what_validation_sums_up_is_what_is_requested(
+    rendered: dict[str, list[dict[str, Any]]], folder: Path
+) -> None:
+    table = json.loads(Path(f"{folder}.workloads").read_text())
+    found = asked_for([document for documents in rendered.values() for document in documents])
+    for name, template in PATCHED.items():
+        (text,) = re.findall(r"requests: (\{.*\})", (ROOT / "roles" / template).read_text())
+        found[name] = "", 1, capacity.amount(yaml.safe_load(text))
+    objects = [name for row in table for name in row.get("objects", [])]
+    assert sorted(set(objects)) == sorted(objects)
+    assert set(objects) == found.keys() | UNSEEN
+    for row in table:
+        known = [found[name] for name in row.get("objects", []) if name in found]
+        if not known:
+            continue
+        each = capacity.total(map(capacity.amount, row["requests"]))
+        if row["name"] == "PostgreSQL":
+            assert (row["pods"], each) == (known[0][1], capacity.total(each for *_, each in known))
+        else:
+            pods = None if row.get("at") else sum(pods or 0 for _, pods, _ in known)
+            assert (row.get("at", ""), row.get("pods"), {each}) == (
+                known[0][0],
+                pods,
+                {each for *_, each in known},
+            ), row["name"]
+
+
+def test_what_validation_says_of_kubeadm_is_what_it_requests(
+    rendered: dict[str, list[dict[str, Any]]], folder: Path
+) -> None:
+    table = {row["name"]: row for row in json.loads(Path(f"{folder}.workloads").read_text())}
+    phases = Source(cat.load(), lambda _: None).module("kubernetes") / "cmd/kubeadm/app/phases"
+    pods = re.findall(r'ComponentResources\("(\w+)"\)', (phases / "controlplane/manifests.go").read_text())
+    etcd = re.findall(
+        r'v1.Resource(CPU|Memory): +resource.MustParse\("(\w+)"\)', (phases / "etcd/local.go").read_text()
+    )
+    assert table["the control plane"]["requests"] == [
+        *({"cpu": cpu} for cpu in pods),
+        {name.lower(): value for name, value in etcd},
+    ]
+    text = (phases / "addons/dns/manifests.go").read_text()
+    (requests,) = re.findall(r"requests:\n +cpu: (\w+)\n +memory: (\w+)", text)
+    assert table["CoreDNS"]["requests"] == [dict(zip(("cpu", "memory"), requests, strict=True))]
 
 
 def policies(rendered: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -1,12 +1,17 @@
 """Wrong input is refused with its exact message, before any node is contacted; right input passes."""
 
+import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -21,7 +26,7 @@ from ansible.vars.manager import VariableManager
 
 from plugins.modules import probe_node
 from quote_platform import validation
-from quote_platform.validation import call, nodes, specs
+from quote_platform.validation import call, capacity, nodes, sources, specs, task
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests/fixtures/invalid.yml").read_text())
@@ -380,7 +385,15 @@ FACTS: dict[str, Any] = {
     "ansible_memtotal_mb": 8000,
 }
 CLOCKS = {"asked": 999.0, "time": 1000.0, "answered": 1001.0}
-PROBE: dict[str, Any] = {**CLOCKS, "disk_gb": 50, "away": [], "machine_id": "a"}
+PROBE: dict[str, Any] = {
+    **CLOCKS,
+    "disk_gb": 50,
+    "folder": "/var",
+    "ports": {"8200": "vault"},
+    "taken": {},
+    "away": {},
+    "machine_id": "a",
+}
 
 
 @pytest.mark.parametrize(
@@ -396,14 +409,19 @@ PROBE: dict[str, Any] = {**CLOCKS, "disk_gb": 50, "away": [], "machine_id": "a"}
         ({"ansible_architecture": "riscv64"}, {}, ["w: riscv64; allowed are x86_64"]),
         ({"ansible_processor_vcpus": 1}, {}, ["w: 1 CPUs; at least 2 are needed"]),
         ({"ansible_memtotal_mb": 900}, {}, ["w: 900 MB of memory; at least 1700 are needed"]),
+        (
+            {},
+            {"taken": {"8200": "nginx"}},
+            ["w: nginx listens on port 8200, which vault needs; stop it, or choose another"],
+        ),
         ({}, {"disk_gb": 3}, ["w: 3 GB of free disk below /var; at least 10 are needed"]),
         ({}, {"time": 900.0}, ["w: its clock is 99 s off, allowed are 10: start its time service"]),
         ({}, {"time": 1100.0}, ["w: its clock is 99 s off, allowed are 10: start its time service"]),
         ({}, {"asked": 970.0, "answered": 1030.0}, []),
         (
             {},
-            {"away": ["http://m/apt"]},
-            ["w: http://m/apt cannot be reached from it; check the network, or the base URL"],
+            {"away": {"http://m/a": "timed out"}},
+            ["w: http://m/a cannot be reached from it: timed out; check the network, its proxy, or the URL"],
         ),
     ],
 )
@@ -450,3 +468,320 @@ def test_copies_of_one_machine_are_named() -> None:
     assert nodes.twins({"a": {"machine_id": "1"}, "b": {"machine_id": "1"}}) == [
         "b: has the machine-id of a; run systemd-machine-id-setup on it"
     ]
+
+
+# --- what the components request ------------------------------------------------------------------------
+
+
+def of_a_task(folder: Path, host: str = "master-1") -> tuple[dict[str, Any], Templar]:
+    """Return the variables of a task of the role validate on a host, and what resolves templates."""
+    known = given(folder)
+    known.hostvars._variable_manager.set_host_facts(host, {"ansible_distribution": "Ubuntu"})
+    variables = {
+        "role_path": str(ROOT / "roles/validate"),
+        "inventory_hostname": host,
+        "group_names": sorted(group for group, hosts in known.groups.items() if host in hosts),
+        "hostvars": known.hostvars,
+        "groups": known.groups,
+    }
+    return variables, Templar(loader=DataLoader())
+
+
+def capacity_of(folder: Path, machines: dict[str, tuple[int, int]]) -> list[str]:
+    """Judge an inventory with machines of so many CPUs and MB of memory."""
+    variables, templar = of_a_task(folder)
+    facts = {
+        group: {
+            host: FACTS
+            | {"ansible_processor_vcpus": machines[host][0], "ansible_memtotal_mb": machines[host][1]}
+            for host in variables["groups"][group]
+        }
+        for group in ("control_plane", "workers")
+    }
+    return task.capacity_faults(facts, variables, templar)
+
+
+def sizes(master: tuple[int, int], worker: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    return {"master-1": master} | dict.fromkeys(("worker-1", "worker-2", "worker-3"), worker)
+
+
+EVERYTHING: dict[str, Any] = {
+    "certificate_issuer": "letsencrypt-prod",
+    "logging_collector": "fluentd",
+    "monitoring_prometheus_replicas": 2,
+    "monitoring_alertmanager_replicas": 3,
+    "secrets_backend": "vault",
+    "secrets_delivery_method": "csi",
+    "control_plane_kubelet_extra": {
+        "systemReserved": {"cpu": "200m", "memory": "512Mi"},
+        "kubeReserved": {"cpu": "200m", "memory": "512Mi"},
+        "evictionHard": {"memory.available": "300Mi"},
+    },
+}
+
+
+def test_the_sizes_of_the_reference_hold_everything(tmp_path: Path) -> None:
+    # As Linux counts machines of 4 and 8 GB.
+    machines = sizes((2, 3800), (4, 7700))
+    assert capacity_of(ROOT / "inventories/production", machines) == []
+    assert capacity_of(inventory(tmp_path / "everything", {"vars": EVERYTHING}), machines) == []
+
+
+def test_the_lab_holds_everything(tmp_path: Path) -> None:
+    # Each node reports what the host has.
+    assert capacity_of(inventory(tmp_path / "lab", {}), sizes((2, 12000), (2, 12000))) == []
+
+
+def test_more_than_the_nodes_have_is_refused_by_its_sum(tmp_path: Path) -> None:
+    folder = inventory(tmp_path / "small", {"vars": {"logging_elasticsearch_nodes": 3}})
+    assert capacity_of(folder, sizes((2, 3800), (4, 5000))) == [
+        "workers: the chosen components request 15908 MiB of memory, and there are 13380 MiB left for them "
+        "on worker-1, worker-2, worker-3; most request Elasticsearch 12288 MiB, Kibana 1024 MiB, PostgreSQL "
+        "960 MiB. Take larger machines or more of them, or request less (logging_store: external; "
+        "postgres_resources)"
+    ]
+    folder = inventory(tmp_path / "slow", {"vars": {"quote_app_cpu_request": "1700m"}})
+    assert capacity_of(folder, sizes((2, 3800), (2, 16000))) == [
+        "workers: the chosen components request 6815m of cpu, and there are 5325m left for them on worker-1, "
+        "worker-2, worker-3; most request quote-app 5100m, PostgreSQL 1050m, Elasticsearch 200m. Take larger "
+        "machines or more of them, or request less (fewer quote_app_replicas; postgres_resources; "
+        "logging_store: external)"
+    ]
+
+
+def test_a_pod_that_no_node_can_hold_is_refused_by_name(tmp_path: Path) -> None:
+    folder = inventory(tmp_path / "small", {})
+    assert capacity_of(folder, sizes((2, 3800), (4, 3900))) == [
+        "Elasticsearch: a pod requests 200m / 4096 MiB, and none of workers has as much left for it "
+        "(worker-1 3775m / 3360 MiB, worker-2 3775m / 3360 MiB, worker-3 3775m / 3360 MiB); take a larger "
+        "machine, or logging_store: external"
+    ]
+    # One that can is enough.
+    assert capacity_of(folder, sizes((2, 3800), (4, 3900)) | {"worker-2": (4, 8000)}) == []
+    # Where it is not kept here, small workers will do.
+    external = {"logging_store": "external", "logging_url": "https://logs.example.com"}
+    assert (
+        capacity_of(inventory(tmp_path / "external", {"vars": external}), sizes((2, 3800), (4, 3900))) == []
+    )
+
+
+def test_pods_of_every_node_need_room_on_each(tmp_path: Path) -> None:
+    assert capacity_of(inventory(tmp_path / "tiny", {}), sizes((1, 400), (4, 8000))) == [
+        "master-1: what runs on each of control_plane requests 770m / 388 MiB, and it has 1000m / 300 MiB; "
+        "take a larger machine"
+    ]
+
+
+def test_control_planes_that_run_pods_count(tmp_path: Path) -> None:
+    folder = inventory(tmp_path / "shared", {"vars": {"control_plane_schedulable": True}})
+    assert capacity_of(folder, sizes((8, 16000), (2, 3000))) == []
+    assert capacity_of(inventory(tmp_path / "apart", {}), sizes((8, 16000), (2, 3000))) != []
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("500m", 0.5),
+        (2, 2),
+        (0.5, 0.5),
+        ("1.5Gi", 1.5 * 1024**3),
+        ("128Mi", 128 * 1024**2),
+        ("1G", 1e9),
+        ("7", 7),
+    ],
+)
+def test_a_quantity_is_read(text: Any, number: float) -> None:
+    assert capacity.quantity(text) == number
+
+
+def test_what_is_no_quantity_is_named(tmp_path: Path) -> None:
+    folder = inventory(tmp_path / "wrong", {"vars": {"logging_elasticsearch_memory": "4 GB"}})
+    assert capacity_of(folder, sizes((2, 3800), (4, 8000))) == [
+        "Elasticsearch: requests '4 GB' is not a quantity of Kubernetes; allowed is for example 500m or 4Gi"
+    ]
+
+
+def test_what_the_kubelet_keeps_is_no_pods() -> None:
+    kubelet = EVERYTHING["control_plane_kubelet_extra"]
+    assert str(capacity.allocatable(FACTS, {})) == "4000m / 7900 MiB"
+    assert str(capacity.allocatable(FACTS, kubelet)) == "3600m / 6676 MiB"
+    assert (
+        str(capacity.allocatable(FACTS, {"evictionHard": {"memory.available": "5%"}})) == "4000m / 7600 MiB"
+    )
+
+
+# --- from where things come -----------------------------------------------------------------------------
+
+
+UPSTREAM = [
+    "https://pkgs.k8s.io/core:/stable:/v1.36/deb/Release.key",
+    "https://download.docker.com/linux/ubuntu/gpg",
+    "https://registry.k8s.io/v2/",
+    "https://registry-1.docker.io/v2/",
+    "https://ghcr.io/v2/",
+    "https://quay.io/v2/",
+    "https://docker.elastic.co/v2/",
+]
+
+
+def test_a_node_is_asked_for_what_it_will_fetch_from(tmp_path: Path) -> None:
+    def urls(name: str, **settings: Any) -> list[str]:
+        folder = inventory(tmp_path / name, {"vars": settings})
+        return list(task.machine_arguments(*of_a_task(folder, "worker-1"))["urls"])
+
+    assert urls("upstream") == UPSTREAM
+    # Only what is chosen.
+    few = {"monitoring_enabled": False, "logging_enabled": False, "ingress_controller": "traefik"}
+    assert urls("few", **few) == UPSTREAM[:5]
+    mirror = {
+        "kubernetes_packages_repository": "http://m/apt/kubernetes/",
+        "container_runtime_repository": "http://m/apt/docker",
+        "image_registry_base_url": "http://m:5000",
+    }
+    ours = ["http://m/apt/kubernetes/Release.key", "http://m/apt/docker/gpg", "http://m:5000/v2/"]
+    assert urls("mirror", **mirror) == ours
+    # A registry that containerd is not told to mirror.
+    own = {"quote_app_image": "registry.example.com:8443/quote-app:1"}
+    assert urls("own", **mirror, **own) == [*ours, "https://registry.example.com:8443/v2/"]
+
+
+def test_the_controller_is_asked_for_manifests_that_it_does_not_have(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    wanted = [
+        {"url": "https://a.example.com/one.yaml", "sha256": hashlib.sha256(b"one").hexdigest()},
+        {"url": "https://a.example.com/two.yaml", "sha256": hashlib.sha256(b"two").hexdigest()},
+        {"url": "https://b.example.com/three.yaml"},
+    ]
+    cache.mkdir()
+    assert sources.manifests(wanted, "", cache) == [
+        "https://a.example.com/one.yaml",
+        "https://b.example.com/three.yaml",
+    ]
+    assert sources.manifests(wanted, "http://m/manifests/", cache) == ["http://m/manifests/one.yaml"]
+    for text in ("one", "two"):
+        (cache / hashlib.sha256(text.encode()).hexdigest()).write_text(text)
+    assert sources.manifests(wanted[:2], "", cache) == []
+    folder = inventory(tmp_path / "upstream", {"vars": {"component_cache": str(tmp_path / "none")}})
+    assert [urlsplit(url).netloc for url in task.controller_urls(*of_a_task(folder))] == [
+        "raw.githubusercontent.com"
+    ]
+
+
+def test_every_image_and_manifest_has_its_place() -> None:
+    """What is installed and named nowhere in the table would not be probed."""
+    versions = yaml.safe_load((ROOT / "group_vars/all/versions.yml").read_text())
+    table = (ROOT / "roles/validate/vars/workloads.yml").read_text()
+    # For tests and the lab, or by a playbook of its own.
+    others = {"log_store_image", "acme_image", "verify_image"}
+    pinned = {name for name in versions if name.endswith(("_image", "_manifests"))} - others
+    assert {name for name in pinned if f"{{{{ {name} }}}}" not in table} == set()
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers with the status that the path names, or with 200, and keeps what it was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        name = self.path.rpartition("/")[2]
+        if name == "slow":
+            time.sleep(3)
+        self.send_response(int(name) if name.isdecimal() else 200)
+        self.send_header("Location", "http://127.0.0.1:1/")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as one:
+        Thread(target=one.serve_forever, daemon=True).start()
+        Answering.asked.clear()
+        yield f"http://127.0.0.1:{one.server_address[1]}"
+        one.shutdown()
+
+
+def test_any_answer_counts_but_a_gateways(server: str) -> None:
+    fine = [f"{server}/v2/{status}" for status in (200, 302, 401, 403, 404, 500)]
+    assert probe_node.unreached(fine, 5) == {}
+    assert probe_node.unreached([f"{server}/503", "http://127.0.0.1:1/"], 5) == {
+        f"{server}/503": "HTTP 503",
+        "http://127.0.0.1:1/": "[Errno 111] Connection refused",
+    }
+
+
+def test_addresses_are_asked_side_by_side(server: str) -> None:
+    begun = time.monotonic()
+    away = probe_node.unreached([f"{server}/{number}/slow" for number in range(20)], 1)
+    assert set(away.values()) <= {"timed out", "no answer in 1 s"}
+    assert len(away) == 20
+    assert time.monotonic() - begun < 10  # twenty in turn take twice that
+
+
+def test_a_proxy_of_the_environment_is_used(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert probe_node.unreached(["http://packages.invalid/403", "http://packages.invalid/502"], 5) == {
+        "http://packages.invalid/502": "HTTP 502"
+    }
+    assert sorted(Answering.asked) == ["http://packages.invalid/403", "http://packages.invalid/502"]
+
+
+# --- machines outside of the cluster --------------------------------------------------------------------
+
+
+def test_a_machine_of_its_own_has_bounds_of_its_own() -> None:
+    said = {
+        "validate_facts": {"ansible_facts": FACTS | {"ansible_memtotal_mb": 1000}},
+        "validate_answered": 1001.0,
+    }
+    hostvars = {
+        host: said
+        | {"validate_probe": PROBE | {"machine_id": host, "folder": "/opt/vault/data", "disk_gb": 7}}
+        for host in ("v", "w")
+    } | {"x": {"validate_facts": {"unreachable": True, "msg": "No route to host"}}}
+    bounds = BOUNDS | {"own": {"v": {"min_memory_mb": 900, "min_disk_gb": 5}, "x": {}}}
+    assert nodes.judge_all(["w", "v", "x"], hostvars, bounds) == [
+        "w: 1000 MB of memory; at least 1700 are needed",
+        "w: 7 GB of free disk below /opt/vault/data; at least 10 are needed",
+        "x: cannot be reached over SSH: No route to host; try `ssh x`, then run again",
+    ]
+
+
+def test_a_machine_of_its_own_is_asked_for_its_own(tmp_path: Path) -> None:
+    machines = {"vault": {"hosts": {"v": {"ansible_host": "10.77.0.31"}}}}
+    machines |= {"object_store": {"hosts": {"s": {"ansible_host": "10.77.0.30"}}}}
+    kube = {
+        group: {"hosts": {name: {"ansible_host": at} for name, at in of.items()}}
+        for group, of in HOSTS.items()
+    }
+    tree = {"platform": {"children": machines | {"kube_nodes": {"children": kube}}}}
+    settings = {"versitygw_repository": "http://m/s3/", "vault_server_port": 8300}
+    settings |= {"node_exporter_repository": "http://m/exporter/"}
+    case = {"inventory": {"all": {"children": tree}}, "vars": settings}
+    folder = inventory(tmp_path / "outside", case)
+    assert task.machine_arguments(*of_a_task(folder, "v")) == {
+        "urls": ["http://m/exporter/key.asc", "https://apt.releases.hashicorp.com/gpg"],
+        "folder": "/opt/vault/data",
+        "ports": {"8300": "vault", "8201": "vault"},
+    }
+    assert task.machine_arguments(*of_a_task(folder, "s")) == {
+        "urls": ["http://m/exporter/key.asc", "http://m/s3/key.asc"],
+        "folder": "/var/lib/versitygw",
+        "ports": {"7070": "versitygw"},
+    }
+
+
+def test_a_port_is_free_or_ours(server: str) -> None:
+    port = server.rpartition(":")[2]
+    own = Path("/proc/self/comm").read_text().strip()
+    assert probe_node.taken({port: own, "1": "vault"}) == {}
+    assert probe_node.taken({port: "vault"}) == {port: own}
+
+
+def test_disk_is_looked_for_where_the_folder_will_be(tmp_path: Path) -> None:
+    assert probe_node.existing(tmp_path / "data/vault") == tmp_path

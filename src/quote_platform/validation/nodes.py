@@ -29,7 +29,7 @@ def judge(host: str, facts: Variables, probe: Variables, bounds: Variables) -> l
     for what, found, least in (
         ("CPUs", int(known["ansible_processor_vcpus"]), bounds["min_cpus"]),
         ("MB of memory", int(known["ansible_memtotal_mb"]), bounds["min_memory_mb"]),
-        ("GB of free disk below /var", int(probe["disk_gb"]), bounds["min_disk_gb"]),
+        (f"GB of free disk below {probe['folder']}", int(probe["disk_gb"]), bounds["min_disk_gb"]),
     ):
         if found < least:
             wrong.append(f"{host}: {found} {what}; at least {least} are needed")
@@ -39,10 +39,20 @@ def judge(host: str, facts: Variables, probe: Variables, bounds: Variables) -> l
         allowed = bounds["max_clock_skew"]
         wrong.append(f"{host}: its clock is {skew:.0f} s off, allowed are {allowed}: start its time service")
     wrong += [
-        f"{host}: {url} cannot be reached from it; check the network, or the base URL"
-        for url in probe["away"]
+        f"{host}: {name} listens on port {port}, "
+        f"which {probe['ports'][port]} needs; stop it, or choose another"
+        for port, name in probe["taken"].items()
     ]
+    wrong += unreached(host, probe["away"])
     return wrong
+
+
+def unreached(host: str, away: dict[str, str]) -> list[str]:
+    """Return which addresses a machine does not reach, and why."""
+    return [
+        f"{host}: {url} cannot be reached from it: {reason}; check the network, its proxy, or the URL"
+        for url, reason in away.items()
+    ]
 
 
 def changed(host: str, probe: Variables, asked: Any) -> list[str]:
@@ -77,7 +87,10 @@ def twins(probes: dict[str, Variables]) -> list[str]:
 
 
 def judge_all(hosts: list[str], hostvars: Any, bounds: Variables) -> list[str]:
-    """Return every fault of every node, from what role validate has registered on it."""
+    """Return every fault of every machine, from what role validate has registered on it.
+
+    Those in `own` of the bounds, hosts with bounds of their own, are no nodes.
+    """
     probes, wrong = {}, []
     for host in hosts:
         facts = hostvars[host].get("validate_facts") or {"unreachable": True}
@@ -87,6 +100,6 @@ def judge_all(hosts: list[str], hostvars: Any, bounds: Variables) -> list[str]:
         else:
             probes[host] = probe
             probe = probe | {"answered": float(hostvars[host].get("validate_answered") or 0)}
-        wrong += judge(host, facts, probe, bounds)
+        wrong += judge(host, facts, probe, bounds | bounds.get("own", {}).get(host, {}))
         wrong += changed(host, probe, hostvars[host])
     return wrong + twins(probes)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible import constants
+from ansible.parsing.dataloader import DataLoader
 from ansible.utils.vars import load_extra_vars
 
 from quote_platform import validation
-from quote_platform.validation import call, hosts, nodes
+from quote_platform.validation import call, capacity, hosts, nodes, sources, specs
 
 # plugins/modules has what each means.
 INPUT: dict[str, Any] = {
@@ -20,6 +21,7 @@ INPUT: dict[str, Any] = {
 NODES: dict[str, Any] = {
     "hosts": {"type": "list", "elements": "str", "required": True},
     "bounds": {"type": "dict", "required": True},
+    "timeout": {"type": "int", "default": 5},
 }
 
 
@@ -34,11 +36,99 @@ def judge_input(
     return verdict(wrong, "mistake", "touched")
 
 
-def judge_nodes(asked: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-    """Judge what all nodes have said."""
-    return verdict(
-        nodes.judge_all(asked["hosts"], variables["hostvars"], asked["bounds"]), "fault", "changed"
-    )
+def judge_nodes(
+    asked: dict[str, Any], variables: dict[str, Any], templar: Any, away: dict[str, str]
+) -> dict[str, Any]:
+    """Judge what all nodes have said; `away` is what the controller does not reach, and why."""
+    wrong = nodes.judge_all(asked["hosts"], variables["hostvars"], asked["bounds"])
+    wrong += nodes.unreached("the controller", away)
+    facts = {
+        group: {
+            host: (variables["hostvars"][host].get("validate_facts") or {}).get("ansible_facts")
+            for host in variables["groups"].get(group, [])
+        }
+        for group in ("control_plane", "workers")
+    }
+    # Of a node that said nothing, that was said already.
+    if all(all(known.values()) for known in facts.values()):
+        wrong += capacity_faults(facts, variables, templar)
+    return verdict(wrong, "fault", "changed")
+
+
+def capacity_faults(facts: dict[str, dict[str, Any]], variables: dict[str, Any], templar: Any) -> list[str]:
+    """Judge what the components request against the facts of nodes, by their groups."""
+    known = Chosen(variables, templar)
+    table = [known.template(row) for row in known.rows("__validate_workloads")]
+    kubelet, shared = known["control_plane_kubelet_extra"], known["control_plane_schedulable"]
+    return capacity.judge(table, facts, kubelet, shared)
+
+
+def machine_arguments(variables: dict[str, Any], templar: Any) -> dict[str, Any]:
+    """Return what else a machine is probed for, as arguments of the module probe_node."""
+    known = Chosen(variables, templar)
+    found: dict[str, Any] = {"urls": machine_urls(variables, known)}
+    for group in variables["group_names"]:
+        found |= known.item("__validate_machines", group) or {}
+    return found
+
+
+def machine_urls(variables: dict[str, Any], known: Chosen) -> list[str]:
+    """Return from where a machine fetches packages and images; `variables` are a task's own on it."""
+    urls = [url for group in variables["group_names"] for url in known.item("__validate_packages", group)]
+    if "kube_nodes" in variables["group_names"]:
+        images = [
+            image for part in known.rows("__validate_parts") for image in known.template(part["images"])
+        ]
+        mirror, names = known["container_runtime_registry_mirror"], known["container_runtime_registries"]
+        urls += sources.registries(images, mirror, names)
+    return list(dict.fromkeys(urls))
+
+
+def controller_urls(variables: dict[str, Any], templar: Any) -> list[str]:
+    """Return from where the controller fetches manifests that it does not have yet."""
+    known = Chosen(variables, templar)
+    wanted = [
+        manifest
+        for part in known.rows("__validate_parts")
+        for manifest in known.template(part.get("manifests", []))
+    ]
+    return sources.manifests(wanted, known["component_manifest_base_url"], Path(known["component_cache"]))
+
+
+class Chosen:
+    """What roles/validate/vars/workloads.yml says of a host, with the defaults of all roles.
+
+    `variables` are a task's own.
+    """
+
+    def __init__(self, variables: dict[str, Any], templar: Any) -> None:
+        role, host = Path(variables["role_path"]).resolve(), variables["inventory_hostname"]
+        table = DataLoader().load_from_file(str(role / "vars/workloads.yml"), trusted_as_template=True)
+        self._raw = (
+            specs.defaults(role.parent)
+            | table
+            | variables["hostvars"].raw_get(host)
+            | {"hostvars": variables["hostvars"], "groups": variables["groups"], "inventory_hostname": host}
+        )
+        self._resolve = templar.copy_with_new_env(available_variables=self._raw).template
+        # Every row asks for some of the conditions: resolved once, since each costs as much as the row.
+        self._raw |= {name: self[name] for name, value in table.items() if isinstance(value, str)}
+        self._resolve = templar.copy_with_new_env(available_variables=self._raw).template
+
+    def __getitem__(self, name: str) -> Any:
+        return self.template(self._raw[name])
+
+    def template(self, value: Any) -> Any:
+        """Return a value with its templates resolved."""
+        return validation.plain(self._resolve(value))
+
+    def item(self, name: str, key: str) -> Any:
+        """Return one value of a mapping, or an empty list; others may ask for what the host has not."""
+        return self.template(self._raw[name].get(key, []))
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows that are chosen, as they are written."""
+        return [row for row in self._raw[name] if self.template(row.get("chosen", True))]
 
 
 def verdict(wrong: list[str], kind: str, done: str) -> dict[str, Any]:

@@ -1,0 +1,188 @@
+"""What the chosen components request of the scheduler, against what the nodes have to give."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Variables = Mapping[str, Any]
+
+# Suffixes of Kubernetes' quantities. Its client has a parser, whose import takes longer than all of this.
+UNITS: dict[str, float] = {"m": 1e-3, "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12} | {
+    f"{unit}i": 1024**power for power, unit in enumerate("KMGT", start=1)
+}
+QUANTITY = re.compile(rf"(\d+(?:\.\d*)?|\.\d+)({'|'.join(UNITS)})")
+MIB = 1024**2
+# What the kubelet keeps free where nobody says otherwise.
+EVICTION = "100Mi"
+# How many are named.
+LARGEST = 3
+NODES = 5
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Of processor in millicores, of memory in bytes."""
+
+    cpu: float = 0
+    memory: float = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.cpu + other.cpu, self.memory + other.memory)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.cpu - other.cpu, self.memory - other.memory)
+
+    def __mul__(self, times: int) -> Amount:
+        return Amount(self.cpu * times, self.memory * times)
+
+    def holds(self, other: Amount) -> bool:
+        """Tell whether another fits into this one."""
+        # Parts of millicores are the sums' own.
+        return self.cpu + 1e-6 >= other.cpu and self.memory >= other.memory
+
+    def __str__(self) -> str:
+        return f"{self.cpu:.0f}m / {math.floor(self.memory / MIB)} MiB"
+
+
+def total(amounts: Iterable[Amount]) -> Amount:
+    """Return the sum of amounts."""
+    return sum(amounts, Amount())
+
+
+def quantity(value: Any) -> float:
+    """Return a quantity of Kubernetes as a number, or raise ValueError."""
+    match = QUANTITY.fullmatch(str(value).strip())
+    if not match:
+        raise ValueError(f"{value!r} is not a quantity of Kubernetes; allowed is for example 500m or 4Gi")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def amount(requests: Variables) -> Amount:
+    """Return what one container requests."""
+    return Amount(quantity(requests.get("cpu", 0)) * 1000, quantity(requests.get("memory", 0)))
+
+
+def allocatable(facts: Variables, kubelet: Variables) -> Amount:
+    """Return what a node has for pods: all of it, without what its kubelet is told to keep."""
+    has = Amount(int(facts["ansible_processor_vcpus"]) * 1000, int(facts["ansible_memtotal_mb"]) * MIB)
+    kept = total(amount(kubelet.get(part) or {}) for part in ("systemReserved", "kubeReserved"))
+    least = str((kubelet.get("evictionHard") or {}).get("memory.available", EVICTION))
+    eviction = has.memory * quantity(least[:-1]) / 100 if least.endswith("%") else quantity(least)
+    return has - kept - Amount(0, eviction)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A row of the table in roles/validate/vars/workloads.yml that is chosen."""
+
+    name: str
+    # Where a pod runs on each, or on which kind of node its pods share; empty means wherever there is room.
+    at: str
+    # None means one on each node.
+    pods: int | None
+    # Of one pod.
+    each: Amount
+    less: str
+
+    @property
+    def all(self) -> Amount:
+        """What all of its pods request, where their number is known."""
+        return self.each * (self.pods or 0)
+
+
+def workloads(table: list[Variables]) -> list[Workload]:
+    """Return the rows of the table, or raise ValueError with what is no quantity."""
+    found = []
+    for row in table:
+        try:
+            each = total(map(amount, row["requests"]))
+        except ValueError as error:
+            raise ValueError(f"{row['name']}: requests {error}") from error
+        pods = int(row["pods"]) if "pods" in row else None
+        found.append(Workload(row["name"], row.get("at", ""), pods, each, row.get("less", "")))
+    return found
+
+
+def judge(
+    table: list[Variables], facts: Mapping[str, Mapping[str, Variables]], kubelet: Variables, shared: bool
+) -> list[str]:
+    """Return what does not fit.
+
+    `facts` are those of each node, by the groups control_plane and workers; `shared` tells whether pods run
+    on control planes as well.
+    """
+    try:
+        every = workloads(table)
+        has = {
+            group: {host: allocatable(known, kubelet) for host, known in hosts.items()}
+            for group, hosts in facts.items()
+        }
+    except ValueError as error:
+        return [str(error)]
+    wrong = []
+    room: dict[str, dict[str, Amount]] = {}
+    for group, hosts in has.items():
+        kinds = {"nodes", group} | ({"workers"} if shared else set())
+        daemons = total(one.each for one in every if one.at in kinds and one.pods is None)
+        room[group] = {host: own - daemons for host, own in hosts.items()}
+        wrong += [
+            f"{host}: what runs on each of {group} requests {daemons}, and it has {own}; take a larger "
+            "machine"
+            for host, own in hosts.items()
+            if not own.holds(daemons)
+        ]
+    if wrong:
+        return wrong
+    pods = {
+        "control_plane": [one for one in every if one.pods is not None and one.at == "control_plane"],
+        "workers": [one for one in every if one.pods is not None and not one.at],
+    }
+    if shared:
+        pods = {"nodes": pods["control_plane"] + pods["workers"]}
+        room = {"nodes": room["control_plane"] | room["workers"]}
+    for group, some in pods.items():
+        wrong += _pods(group, some, room[group]) + _sum(group, some, room[group])
+    return wrong
+
+
+def _pods(group: str, some: list[Workload], room: dict[str, Amount]) -> list[str]:
+    """Return of which workloads no node can hold a single pod."""
+    left = _some([f"{host} {own}" for host, own in room.items()])
+    return [
+        f"{one.name}: a pod requests {one.each}, and none of {group} has as much left for it "
+        f"({', '.join(left)}); take a larger machine{', or ' + one.less if one.less else ''}"
+        for one in some
+        if one.pods and not any(own.holds(one.each) for own in room.values())
+    ]
+
+
+def _some(nodes: list[str]) -> list[str]:
+    """Return the first of many, and how many more there are."""
+    return nodes[:NODES] + ([f"{len(nodes) - NODES} more"] if len(nodes) > NODES else [])
+
+
+def _sum(group: str, some: list[Workload], room: dict[str, Amount]) -> list[str]:
+    """Return whether all pods together want more than the nodes have."""
+    wanted, left = total(one.all for one in some), total(room.values())
+    wrong = []
+    for what, unit, of in (("cpu", "m", 1), ("memory", " MiB", MIB)):
+
+        def size(one: Amount, what: str = what, of: int = of) -> float:
+            return float(getattr(one, what)) / of
+
+        # Parts of millicores are the sums' own.
+        if size(wanted) <= size(left) + 1e-6:
+            continue
+        largest = sorted(some, key=lambda one: size(one.all), reverse=True)[:LARGEST]
+        named = ", ".join(f"{one.name} {size(one.all):.0f}{unit}" for one in largest)
+        less = "; ".join(dict.fromkeys(one.less for one in largest if one.less))
+        wrong.append(
+            f"{group}: the chosen components request {size(wanted):.0f}{unit} of {what}, and there are "
+            f"{max(0, math.floor(size(left))):.0f}{unit} left for them on {', '.join(_some(list(room)))}; "
+            f"most request {named}. Take larger machines or more of them, or request less ({less})"
+        )
+    return wrong

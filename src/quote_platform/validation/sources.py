@@ -1,0 +1,46 @@
+"""From where a run fetches what it installs: package repositories, registries, the hosts of manifests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+Variables = Mapping[str, Any]
+
+# The registry of an image whose name has none.
+DEFAULT = "docker.io"
+
+
+def registry(image: str) -> str:
+    """Return the registry of an image, by the rules of containerd."""
+    first, slash, _ = image.partition("/")
+    return first if slash and ("." in first or ":" in first or first == "localhost") else DEFAULT
+
+
+def registries(images: Iterable[str], mirror: str, known: Mapping[str, str]) -> list[str]:
+    """Return the addresses at which images are asked for; `known` are the URLs of registries by name.
+
+    Only these are mirrored.
+    """
+    urls = [
+        mirror if mirror and name in known else known.get(name, f"https://{name}")
+        for name in map(registry, images)
+    ]
+    return list(dict.fromkeys(f"{url.rstrip('/')}/v2/" for url in urls))
+
+
+def manifests(wanted: Iterable[Variables], base_url: str, cache: Path) -> list[str]:
+    """Return an address on each host from which manifests are fetched that the cache has not."""
+    hosts: dict[str, str] = {}
+    for manifest in wanted:
+        digest = manifest.get("sha256") or ""
+        file = cache / digest
+        if digest and file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == digest:
+            continue
+        path = urlsplit(manifest["url"]).path
+        url = f"{base_url.rstrip('/')}{path}" if base_url else manifest["url"]
+        hosts.setdefault(urlsplit(url).netloc, url)
+    return list(hosts.values())
