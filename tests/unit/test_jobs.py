@@ -73,6 +73,15 @@ PLAYBOOKS = {
         dest: "{{ target }}"
         mode: "0600"
 """,
+    "playbooks/fill.yml": HEAD
+    + """
+    - name: Fill the disk
+      ansible.builtin.shell: dd if=/dev/zero of={{ state }}/fill bs=4k || true
+      changed_when: true
+    - name: Fail in the end
+      ansible.builtin.fail:
+        msg: "{{ 'x' * 20000 }}"
+""",
     # A daemon that leaves its session, its parents and its environment, and one that will not end when asked.
     "playbooks/long.yml": HEAD
     + """
@@ -105,6 +114,16 @@ KINDS = [
 ]
 
 
+def inventory(project: Path, name: str, jobs: str) -> None:
+    folder = project / "inventories" / name
+    folder.mkdir(parents=True)
+    (folder / "hosts.yml").write_text(
+        f"all:\n  hosts: {{here: {{ansible_connection: local, ansible_python_interpreter: {sys.executable}}}}}\n"
+        "  vars: {cluster_name: little, cluster_kubeconfig: '{{ inventory_dir }}/kubeconfig'}\n"
+    )
+    (folder / "jobs.yml").write_text(jobs)
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout whose playbooks take seconds."""
@@ -114,14 +133,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "ansible.cfg", folder)
     for name, text in PLAYBOOKS.items():
         (folder / name).write_text(text)
-    inventory = folder / "inventories" / "here"
-    inventory.mkdir(parents=True)
-    python = f"ansible_python_interpreter: {sys.executable}"
-    (inventory / "hosts.yml").write_text(
-        f"all:\n  hosts:\n    here: {{ansible_connection: local, {python}}}\n"
-        "  vars: {cluster_name: little, cluster_kubeconfig: '{{ inventory_dir }}/kubeconfig'}\n"
-    )
-    (inventory / "jobs.yml").write_text("jobs:\n  look: {playbook: playbooks/file.yml, check: true}\n")
+    inventory(folder, "here", "jobs:\n  look: {playbook: playbooks/file.yml, check: true}\n")
     return folder
 
 
@@ -154,7 +166,9 @@ class Jobs:
 
     def long(self, mark: str, **environment: str) -> Record:
         """Start a job that takes long, and wait until it has left processes behind."""
-        job = self.ask("start", "playbooks/long.yml", "-i", "inventories/here", "-e", f"mark={mark}", **environment)
+        job = self.ask(
+            "start", "playbooks/long.yml", "-i", "inventories/here", "-e", f"mark={mark}", **environment
+        )
         wait(lambda: len(sleeping(mark)) >= 4)
         return self.store.look(job["id"])
 
@@ -228,7 +242,9 @@ def test_a_job_fails_with_its_reason_is_run_again_and_keeps_no_secret(jobs: Jobs
     assert not [one for one in files if secret.encode() in one.read_bytes()]
     modes = {stat.S_IMODE(one.stat().st_mode) for one in jobs.store.root.rglob("*") if one.is_dir()}
     assert modes == {0o700}
-    assert {stat.S_IMODE(one.stat().st_mode) for one in jobs.store.root.rglob("*") if one.is_file()} == {0o600}
+    assert {stat.S_IMODE(one.stat().st_mode) for one in jobs.store.root.rglob("*") if one.is_file()} == {
+        0o600
+    }
     assert not list(jobs.store.root.glob("*/run"))
 
 
@@ -257,7 +273,9 @@ def test_a_job_that_takes_too_long_is_ended_with_all_that_it_started(jobs: Jobs)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_cancel_leaves_nothing_and_only_one_job_changes_a_cluster(jobs: Jobs, tmp_path: Path, kind: str) -> None:
+def test_cancel_leaves_nothing_and_only_one_job_changes_a_cluster(
+    jobs: Jobs, tmp_path: Path, kind: str
+) -> None:
     mark = next(MARKS)
     job = jobs.long(mark, QUOTE_PLATFORM_JOB_GROUP=kind)
     assert bool(job.cgroup) == (kind == "cgroup")
@@ -265,8 +283,8 @@ def test_cancel_leaves_nothing_and_only_one_job_changes_a_cluster(jobs: Jobs, tm
     refused = jobs.ask("run", "playbooks/file.yml", *given, status=4)
     start = re.escape(job.created.strftime("%Y-%m-%d %H:"))
     assert re.fullmatch(
-        rf"cluster little: job {job.id} \(playbooks/long.yml\) of {re.escape(job.owner)}, since {start}\d\d:\d\dZ, "
-        r"holds it \(on this controller\)",
+        rf"cluster little: job {job.id} \(playbooks/long.yml\) of {re.escape(job.owner)}, "
+        rf"since {start}\d\d:\d\dZ, holds it \(on this controller\)",
         refused["message"],
     )
     assert jobs.ask("run", "look", *given, status=3)["notes"] == ["it only reads, so it holds no lock"]
@@ -282,7 +300,9 @@ def test_cancel_leaves_nothing_and_only_one_job_changes_a_cluster(jobs: Jobs, tm
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_its_supervisor_a_job_ends_and_is_found_interrupted(jobs: Jobs, tmp_path: Path, kind: str) -> None:
+def test_without_its_supervisor_a_job_ends_and_is_found_interrupted(
+    jobs: Jobs, tmp_path: Path, kind: str
+) -> None:
     mark = next(MARKS)
     job = jobs.long(mark, QUOTE_PLATFORM_JOB_GROUP=kind)
     assert job.supervisor
@@ -327,7 +347,8 @@ def test_a_job_in_front_ends_with_its_command(jobs: Jobs, how: str) -> None:
         stdout=side,
         stderr=side,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that it is told when the terminal dies
+        # So that it is told when the terminal dies.
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
     )
     os.close(side)
     shown = ""
@@ -341,18 +362,36 @@ def test_a_job_in_front_ends_with_its_command(jobs: Jobs, how: str) -> None:
     wait(lambda: jobs.store.all()[0].over)
     (record,) = jobs.store.all()
     assert record.state == "cancelled"
-    assert record.message == ("the command that ran it has ended" if how == "SIGKILL" else f"by {record.owner}")
+    assert record.message == (
+        "the command that ran it has ended" if how == "SIGKILL" else f"by {record.owner}"
+    )
     assert sleeping(mark) == []
 
 
 def test_a_disk_that_is_nearly_full_refuses_a_job_before_it_starts(jobs: Jobs, project: Path) -> None:
-    inventory = project / "inventories" / "full"
-    inventory.mkdir()
-    (inventory / "jobs.yml").write_text("minimum_free_mib: 999999999\n")
+    inventory(project, "full", "minimum_free_mib: 999999999\n")
     found = jobs.call("run", "converge", "-i", "inventories/full")
     assert found.returncode == 1
-    assert "MiB are free, a job needs 999999999 (minimum_free_mib in jobs.yml); nothing was started" in found.stderr
+    assert (
+        "MiB are free, a job needs 999999999 (minimum_free_mib in jobs.yml); nothing was started"
+        in found.stderr
+    )
     assert jobs.store.ids() == []
+
+
+def test_a_disk_that_becomes_full_leaves_a_whole_record(jobs: Jobs, project: Path) -> None:
+    jobs.state.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", jobs.state], check=False).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        inventory(project, "small", "minimum_free_mib: 1\n")
+        given = ["-i", "inventories/small", "-e", f"state={jobs.state}"]
+        job = jobs.ask("run", "playbooks/fill.yml", *given, status=1)
+        assert job["state"] == "failed"
+        assert job["supervisor"]
+        assert [one["state"] for one in jobs.ask("list")] == ["failed"]
+    finally:
+        subprocess.run(["umount", "-l", jobs.state], check=True)
 
 
 # --- one at a time -------------------------------------------------------------------------------------
@@ -364,7 +403,11 @@ def test_of_two_starts_at_the_same_moment_exactly_one_runs(jobs: Jobs) -> None:
         given = ["start", "playbooks/long.yml", "-i", "inventories/here", "-e", f"mark={mark}", "--json"]
         both = [
             subprocess.Popen(
-                jobs.command(*given), cwd=jobs.project, env=jobs.environment, stdout=subprocess.PIPE, text=True
+                jobs.command(*given),
+                cwd=jobs.project,
+                env=jobs.environment,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             for _ in range(2)
         ]

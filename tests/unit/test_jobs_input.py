@@ -1,4 +1,4 @@
-"""Wrong input to jobs is refused before anything starts, with the place, what is wrong, and what is allowed."""
+"""Wrong input to jobs is refused before anything starts: the place, what is wrong, what is allowed."""
 
 import shutil
 import subprocess
@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 from quote_platform.cli import app
 from quote_platform.jobs import definition
 from quote_platform.jobs.definition import WrongInput
+from quote_platform.jobs.record import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 DURATION = "allowed is a number with s, m, h or d, such as 90m"
-SECRET = (
+HIDDEN = (
     "a secret; records of jobs hold none: write it to a file, encrypted by ansible-vault, and name that in "
     "variables_files, or by -e @FILE"
 )
@@ -71,11 +72,11 @@ def refused(*arguments: str) -> str:
         # By its name, and by what the argument spec of a role says.
         (
             "jobs: {drift: {variables: {admin_password: x}}}",
-            f"jobs.drift.variables.admin_password: {SECRET}",
+            f"jobs.drift.variables.admin_password: {HIDDEN}",
         ),
         (
             "jobs: {drift: {variables: {monitoring_slack_url: x}}}",
-            f"jobs.drift.variables.monitoring_slack_url: {SECRET}",
+            f"jobs.drift.variables.monitoring_slack_url: {HIDDEN}",
         ),
         (
             "jobs: {drift: {variables: {since: 2026-11-29}}}",
@@ -91,7 +92,8 @@ def refused(*arguments: str) -> str:
         ),
         (
             "jobs: {drift: {schedule: {calendar: ''}}}",
-            "jobs.drift.schedule.calendar: allowed is one calendar expression of systemd, such as Mon *-*-* 03:00:00",
+            "jobs.drift.schedule.calendar: allowed is one calendar expression of systemd, "
+            "such as Mon *-*-* 03:00:00",
         ),
         (
             "jobs: {drift: {schedule: {calendar: daily, time_zone: Europe/Berln}}}",
@@ -124,7 +126,11 @@ def test_all_mistakes_are_named_at_once(inventory: Path) -> None:
     (inventory / "jobs.yml").write_text(
         "keep: 0\njobs:\n  drift: {chek: true}\n  nightly: {playbook: x.yml, variables_files: [gone.yml]}\n"
     )
-    assert refused("start", "drift", "-i", str(inventory)).splitlines()[0].endswith("2 mistakes; nothing was started.")
+    assert (
+        refused("start", "drift", "-i", str(inventory))
+        .splitlines()[0]
+        .endswith("2 mistakes; nothing was started.")
+    )
     (inventory / "jobs.yml").write_text("jobs:\n  nightly: {playbook: x.yml, variables_files: [gone.yml]}\n")
     assert refused("start", "drift", "-i", str(inventory)).splitlines()[1:] == [
         "jobs.nightly.playbook: x.yml is no playbook of the project",
@@ -146,9 +152,12 @@ def test_all_mistakes_are_named_at_once(inventory: Path) -> None:
             ["playbooks/verfy.yml", "-i", "INVENTORY"],
             "playbooks/verfy.yml: no playbook of the project; did you mean playbooks/verify.yml?",
         ),
-        (["verify", "-i", "INVENTORY", "-e", "novalue"], "-e: allowed are NAME=VALUE, one for each -e, and @FILE"),
+        (
+            ["verify", "-i", "INVENTORY", "-e", "novalue"],
+            "-e: allowed are NAME=VALUE, one for each -e, and @FILE",
+        ),
         (["verify", "-i", "INVENTORY", "-e", "@/gone.yml"], "-e @/gone.yml: /gone.yml is no file"),
-        (["verify", "-i", "INVENTORY", "-e", "token=x"], f"-e token: {SECRET}"),
+        (["verify", "-i", "INVENTORY", "-e", "token=x"], f"-e token: {HIDDEN}"),
         (
             ["verify", "-i", "INVENTORY", "--timeout", "1.5h"],
             f"--timeout: '1.5h' is no duration; {DURATION}",
@@ -178,7 +187,9 @@ def test_a_mistake_about_jobs_that_ran_is_named(inventory: Path, arguments: list
     assert refused(*arguments) == f"{message}\n"
 
 
-def test_how_processes_are_kept_together_is_one_of_three(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_processes_are_kept_together_is_one_of_three(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("QUOTE_PLATFORM_JOB_GROUP", "docker")
     assert refused("run", "drift", "-i", str(inventory)) == (
         "QUOTE_PLATFORM_JOB_GROUP: docker; allowed are systemd, cgroup, processes\n"
@@ -187,8 +198,6 @@ def test_how_processes_are_kept_together_is_one_of_three(inventory: Path, monkey
 
 def test_an_inventory_that_vanished_is_refused_by_retry(inventory: Path) -> None:
     wanted, variables = definition.plan("drift", ROOT, inventory, [])
-    from quote_platform.jobs.record import Store
-
     store = Store()
     record = store.create(wanted, variables)
     record.state = "done"
@@ -206,7 +215,9 @@ def test_what_jobs_yml_says_stands_over_the_jobs_that_come_with_the_project(inve
 
 
 def test_every_job_that_comes_with_the_project_has_its_playbook(inventory: Path) -> None:
-    assert definition.load(ROOT, inventory).jobs.keys() == definition.BUILT_IN.keys()
+    found = definition.load(ROOT, inventory).jobs
+    assert found.keys() == definition.BUILT_IN.keys()
+    assert {one.playbook for one in found.values()} <= set(definition.playbooks(ROOT))
 
 
 def test_only_jobs_that_change_a_cluster_hold_it(inventory: Path) -> None:
@@ -214,14 +225,22 @@ def test_only_jobs_that_change_a_cluster_hold_it(inventory: Path) -> None:
         name: definition.plan(name, ROOT, inventory, [])[0].changes
         for name in [*definition.BUILT_IN, "playbooks/validate.yml", "playbooks/reset.yml"]
     }
-    assert [name for name, found in changes.items() if not found] == ["drift", "verify", "playbooks/validate.yml"]
+    assert [name for name, found in changes.items() if not found] == [
+        "drift",
+        "verify",
+        "playbooks/validate.yml",
+    ]
     assert not definition.plan("converge", ROOT, inventory, [], check=True)[0].changes
 
 
 def test_ansible_takes_jobs_yml_for_no_source_of_hosts(inventory: Path) -> None:
     (inventory / "jobs.yml").write_text("jobs: {drift: {timeout: 3h}}\n")
     done = subprocess.run(
-        ["ansible-inventory", "-i", str(inventory), "--graph"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["ansible-inventory", "-i", str(inventory), "--graph"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "jobs" not in done.stdout
@@ -230,5 +249,7 @@ def test_ansible_takes_jobs_yml_for_no_source_of_hosts(inventory: Path) -> None:
 
 def test_a_refusal_is_an_exception_with_all_of_it(inventory: Path) -> None:
     (inventory / "jobs.yml").write_text("keep: 0\n")
-    with pytest.raises(WrongInput, match=r"jobs.yml: 1 mistake; nothing was started.\nkeep: 0; allowed is 1 or more$"):
+    with pytest.raises(
+        WrongInput, match=r"jobs.yml: 1 mistake; nothing was started.\nkeep: 0; allowed is 1 or more$"
+    ):
         definition.load(ROOT, inventory)

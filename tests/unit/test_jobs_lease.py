@@ -1,4 +1,4 @@
-"""The Lease in the cluster, against a small server that keeps the rules of the API: versions, conflicts, no more."""
+"""The Lease in the cluster, against a small server that keeps the API's rules of versions and conflicts."""
 
 import json
 import threading
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
                 else:
                     self.answer(200, self.server.put(body))
 
-    do_GET = do_POST = do_PUT = handle_one  # noqa: N815
+    do_GET = do_POST = do_PUT = handle_one
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -142,7 +142,9 @@ def test_another_controller_is_refused_by_owner_job_and_start(pair: tuple[Contro
     assert second.held
 
 
-def test_a_lease_of_the_dead_is_taken_over_and_counted(pair: tuple[Controller, Controller], server: Server) -> None:
+def test_a_lease_of_the_dead_is_taken_over_and_counted(
+    pair: tuple[Controller, Controller], server: Server
+) -> None:
     first, second = (one.lease() for one in pair)
     first.take()
     server.set(renewTime=at(-61))
@@ -183,7 +185,9 @@ def test_of_two_controllers_at_the_same_moment_exactly_one_has_it(
         leases = [one.lease() for one in pair]
         barrier, outcome = threading.Barrier(2), []
 
-        def contend(lease: Lease, barrier: threading.Barrier = barrier, outcome: list[bool] = outcome) -> None:
+        def contend(
+            lease: Lease, barrier: threading.Barrier = barrier, outcome: list[bool] = outcome
+        ) -> None:
             barrier.wait()
             try:
                 lease.take()
@@ -226,7 +230,9 @@ def test_it_is_renewed_while_the_job_runs_and_an_api_that_restarts_is_waited_for
     assert server.lease["spec"]["holderIdentity"] == ""
 
 
-def test_a_job_whose_lease_another_has_taken_is_told(pair: tuple[Controller, Controller], server: Server) -> None:
+def test_a_job_whose_lease_another_has_taken_is_told(
+    pair: tuple[Controller, Controller], server: Server
+) -> None:
     lease = pair[0].lease()
     lease.take()
     lost: list[str] = []

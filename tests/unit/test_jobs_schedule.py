@@ -76,7 +76,9 @@ def test_what_another_has_written_is_not_replaced(timers: Timers) -> None:
     jobs = definition.load(ROOT, timers.inventory)
     name = next(iter(schedule.units(ROOT, timers.inventory, jobs)))
     (timers.units / name).write_text("[Service]\n")
-    assert f"{timers.units / name}: not written by this command; move it away" in timers.call("apply", status=2)
+    assert f"{timers.units / name}: not written by this command; move it away" in timers.call(
+        "apply", status=2
+    )
     assert [one.name for one in timers.units.iterdir()] == [name]
 
 

@@ -4,9 +4,8 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -33,7 +32,8 @@ Asked = Annotated[
 ]
 Inventory = Annotated[Path | None, typer.Option("--inventory", "-i", help="Such as inventories/production.")]
 Extra = Annotated[
-    list[str] | None, typer.Option("--extra-vars", "-e", help="NAME=VALUE or @FILE; repeatable. No secrets by value.")
+    list[str] | None,
+    typer.Option("--extra-vars", "-e", help="NAME=VALUE or @FILE; repeatable. No secrets by value."),
 ]
 Check = Annotated[bool, typer.Option("--check", help="Change nothing; what would change is drift.")]
 Limit = Annotated[str, typer.Option("--timeout", help="Stop it after this time, such as 90m.")]
@@ -41,8 +41,12 @@ Password = Annotated[
     Path | None, typer.Option("--vault-password-file", help="Opens what ansible-vault has encrypted.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
-Id = Annotated[str, typer.Argument(metavar="JOB", help="As `list` names it, the beginning of that, or latest.")]
-Folder = Annotated[Path | None, typer.Option("--unit-directory", help="Where units lie, if not where systemd looks.")]
+Id = Annotated[
+    str, typer.Argument(metavar="JOB", help="As `list` names it, the beginning of that, or latest.")
+]
+Folder = Annotated[
+    Path | None, typer.Option("--unit-directory", help="Where units lie, if not where systemd looks.")
+]
 
 
 class _Signalled(Exception):
@@ -96,7 +100,9 @@ def _wait(store: Store, record: Record, supervisor: Any, as_json: bool) -> None:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, stop)
-        record = view.follow(shown, store.folder(record.id), record, lambda: _looked(store, record, supervisor))
+        record = view.follow(
+            shown, store.folder(record.id), record, lambda: _looked(store, record, supervisor)
+        )
     except _Signalled:
         shown.print(f"stopping job {record.id} …")
         record = launch.cancel(store, record)
@@ -116,7 +122,7 @@ def _finish(record: Record, as_json: bool) -> None:
     raise typer.Exit(STATUS[record.state])
 
 
-def _begin(
+def _begin(  # noqa: PLR0917
     store: Store, plan: Plan, variables: dict[str, Any], retry_of: str, background: bool, as_json: bool
 ) -> None:
     """Start a job and, unless it is to run in the background, wait for it."""
@@ -204,7 +210,9 @@ def show(job: Id, as_json: Json = False) -> None:
         typer.echo(_as_json(record, store))
         return
     check = " --check" if record.plan.check else ""
-    console.print(f"{record.plan.playbook}{check}, by {record.owner}, in {store.folder(record.id)}", markup=False)
+    console.print(
+        f"{record.plan.playbook}{check}, by {record.owner}, in {store.folder(record.id)}", markup=False
+    )
     slow = Table("s", "host", "task", title="what took longest", title_justify="left")
     for one in sorted(store.results(record.id), key=lambda one: -one.duration)[:10]:
         slow.add_row(f"{one.duration:.1f}", one.host, one.task)

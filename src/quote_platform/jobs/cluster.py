@@ -1,4 +1,4 @@
-"""Which cluster an inventory means; a process of its own, as Ansible takes its settings from where it runs."""
+"""Which cluster an inventory means: asked in a process of its own, since Ansible reads ansible.cfg once."""
 
 import json
 import os
@@ -46,20 +46,25 @@ def _main() -> None:
     from ansible.errors import AnsibleError  # noqa: PLC0415
     from ansible.inventory.manager import InventoryManager  # noqa: PLC0415
     from ansible.parsing.dataloader import DataLoader  # noqa: PLC0415
+    from ansible.plugins.loader import init_plugin_loader  # noqa: PLC0415
     from ansible.template import Templar  # noqa: PLC0415
     from ansible.vars.manager import VariableManager  # noqa: PLC0415
 
+    init_plugin_loader()
     given = json.load(sys.stdin)
     project = Path(given["project"])
     folder = (project / given["playbook"]).parent
     loader = DataLoader()
-    loader.set_basedir(str(folder))
+    loader.set_basedir(str(folder))  # group_vars beside the playbook count
     files = [given["vault_password_file"]] if given["vault_password_file"] else []
     identities = constants.DEFAULT_VAULT_IDENTITY_LIST
-    loader.set_vault_secrets(CLI.setup_vault_secrets(loader, vault_ids=identities, vault_password_files=files))
+    # Without a password file there is none: nobody is here to be asked.
+    secrets = CLI.setup_vault_secrets(
+        loader, vault_ids=identities, vault_password_files=files, auto_prompt=False
+    )
+    loader.set_vault_secrets(secrets)
     inventory = InventoryManager(loader=loader, sources=[given["inventory"]])
     manager = VariableManager(loader=loader, inventory=inventory)
-    manager.safe_basedir = True  # group_vars beside the playbook count
     machines = inventory.get_hosts("control_plane") or inventory.get_hosts()
     if not machines:
         sys.exit("the inventory has no hosts")

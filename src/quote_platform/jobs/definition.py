@@ -6,9 +6,9 @@ import json
 import re
 import shlex
 import zoneinfo
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -22,7 +22,9 @@ DURATION = re.compile(r"([1-9]\d{0,5})([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 VARIABLE = re.compile(r"[A-Za-z_]\w*")
 # Beside what the roles' argument specs call no_log. `secrets_backend` and its like are none.
-SECRET = re.compile(r"(password|passwd|passphrase|token|secret|(secret|private|access|api)_?key)$", re.IGNORECASE)
+SECRET = re.compile(
+    r"(password|passwd|passphrase|token|secret|(secret|private|access|api)_?key)$", re.IGNORECASE
+)
 # These change nothing, whatever else they do.
 READING = ("playbooks/validate.yml", "playbooks/verify.yml")
 
@@ -172,7 +174,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for index, key in enumerate(keys):
         if key in keys[:index]:
             line = node.value[index][0].start_mark.line + 1
-            raise yaml.constructor.ConstructorError(None, None, f"line {line}: {key} stands here a second time")
+            raise yaml.constructor.ConstructorError(
+                None, None, f"line {line}: {key} stands here a second time"
+            )
     return loader.construct_mapping(node, deep=True)
 
 
@@ -194,9 +198,12 @@ def load(project: Path, inventory: Path) -> Jobs:
     except ValidationError as error:
         raise _refusal(file, [sentence(one) for one in error.errors()]) from error
     wrong = []
-    for name, one in found.jobs.items():
+    for name in own:
+        one = found.jobs[name]
         if not NAME.fullmatch(name):
-            wrong.append(f"jobs.{name}: no name of a job; allowed are a-z, 0-9 and -, at most 40, a letter first")
+            wrong.append(
+                f"jobs.{name}: no name of a job; allowed are a-z, 0-9 and -, at most 40, a letter first"
+            )
         wrong += [f"jobs.{name}.{text}" for text in _judge(project, one, folder(inventory))]
     if wrong:
         raise _refusal(file, wrong)
@@ -299,8 +306,8 @@ def judge_variables(project: Path, variables: dict[str, Any]) -> list[str]:
             wrong.append(f"{name}: no name of a variable; allowed are letters, digits and _")
         elif SECRET.search(name) or name in _hidden(project):
             wrong.append(
-                f"{name}: a secret; records of jobs hold none: write it to a file, encrypted by ansible-vault, "
-                "and name that in variables_files, or by -e @FILE"
+                f"{name}: a secret; records of jobs hold none: write it to a file, encrypted by "
+                "ansible-vault, and name that in variables_files, or by -e @FILE"
             )
         else:
             try:
@@ -341,7 +348,7 @@ def parse_extra(given: list[str], project: Path) -> tuple[dict[str, Any], list[s
     return variables, files
 
 
-def plan(
+def plan(  # noqa: PLR0917
     asked: str,
     project: Path,
     inventory: Path,
@@ -389,7 +396,10 @@ def plan(
             playbook=job.playbook,
             check=check or job.check,
             timeout=seconds,
-            variables_files=[*(str((folder(inventory) / one).resolve()) for one in job.variables_files), *files],
+            variables_files=[
+                *(str((folder(inventory) / one).resolve()) for one in job.variables_files),
+                *files,
+            ],
             vault_password_file=str(password.resolve()) if password else "",
             variables=sorted(variables),
             keep=jobs.keep,

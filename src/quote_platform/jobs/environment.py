@@ -19,7 +19,7 @@ def of(record: Record, folder: Path) -> dict[str, str]:
     programs = str(Path(sys.executable).parent)
     return {
         process.MARK: record.id,
-        # The project's settings hold wherever the command was given, in a folder that all may write to as well.
+        # The project's settings hold wherever the command was given.
         "ANSIBLE_CONFIG": f"{plan.project}/ansible.cfg",
         "PWD": plan.project,
         "PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}",

@@ -1,4 +1,4 @@
-"""How a job is started: refused for want of space, written down, and given to a supervisor that outlives the command."""
+"""How a job is started and stopped: written down, and given to a supervisor that outlives the command."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ class NotStarted(Exception):
 
 
 def systemd_arguments(job: str) -> list[str]:
-    """Return what gives a command a scope of systemd: it runs on when its session ends, and is found by name."""
+    """Return what gives a command a scope of systemd, in which it runs on when its session ends."""
     return [
         "systemd-run",
         *([] if os.geteuid() == 0 else ["--user"]),
@@ -43,7 +43,7 @@ def systemd_arguments(job: str) -> list[str]:
 
 
 def kind() -> str:
-    """Return how the processes of jobs are kept together here; raise WrongInput if what is asked for is unknown."""
+    """Return how the processes of a job are kept together here; raise WrongInput at an unknown way."""
     asked = os.environ.get(KIND, "")
     if asked:
         if asked not in KINDS:
@@ -62,8 +62,8 @@ def check_space(store: Store, plan: Plan) -> None:
     free = shutil.disk_usage(store.root).free // MIB
     if free < plan.minimum_free_mib:
         raise NoSpace(
-            f"{store.root}: {free} MiB are free, a job needs {plan.minimum_free_mib} (minimum_free_mib in jobs.yml); "
-            "nothing was started. Remove old records: quote-platform job prune --keep 5"
+            f"{store.root}: {free} MiB are free, a job needs {plan.minimum_free_mib} (minimum_free_mib in "
+            "jobs.yml); nothing was started. Remove old records: quote-platform job prune --keep 5"
         )
 
 
@@ -100,7 +100,7 @@ def launch(
 
 
 def begun(store: Store, record: Record, supervisor: "subprocess.Popen[bytes]") -> Record:
-    """Wait until a job runs or has ended; return its record. Raise NotStarted if its supervisor does not come up."""
+    """Wait until a job runs or has ended; return its record, or raise NotStarted."""
     while True:
         record = store.read(record.id)
         if record.state != "starting":
@@ -136,6 +136,9 @@ def cancel(store: Store, record: Record, seconds: float = GRACE + process.GONE +
         process.send(record.supervisor, signal.SIGKILL)
     store.clean(record)
     record.state, record.exit_status, record.ended = "cancelled", STATUS["cancelled"], now()
-    record.message, record.next = f"by {by}; its supervisor did not answer", [f"quote-platform job retry {record.id}"]
+    record.message, record.next = (
+        f"by {by}; its supervisor did not answer",
+        [f"quote-platform job retry {record.id}"],
+    )
     store.save(record)
     return record

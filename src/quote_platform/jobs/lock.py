@@ -17,6 +17,7 @@ from kubernetes import client, config
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
+from quote_platform.jobs.definition import WrongInput
 from quote_platform.jobs.record import Record, Store, write
 
 
@@ -54,7 +55,7 @@ class Lock:
         before = self._read()
         if before and before["job"] != record.id:
             # Its supervisor is dead, but what it has started must be so too before another begins.
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(WrongInput):  # its record may have been removed
                 self.store.look(str(before["job"]))
         content = {"job": record.id, "name": record.plan.name, "owner": record.owner, "start": _text(_now())}
         os.ftruncate(descriptor, 0)
@@ -92,7 +93,7 @@ PREFIX = "quote-platform/"
 # Seconds without a sign of life after which the holder is taken for dead, and between two signs.
 DURATION = 60
 RENEW = 10.0
-# Seconds that a Lease that looks expired is watched: the holder's clock may be behind ours. It has time for two signs.
+# Seconds that a Lease that looks expired is watched, time for two signs: its holder's clock may be behind.
 WATCH = 25.0
 TIMEOUT = (5, 10)  # to connect, to answer
 UNREACHABLE = (HTTPError, OSError)
@@ -137,7 +138,7 @@ class Lease:
         """The API of the cluster."""
         if self._api is None:
             loaded = client.Configuration()
-            # The client writes keys of the kubeconfig to files: into the job's folder, which goes with the job.
+            # The client writes the kubeconfig's keys to files: into a folder that goes with the job.
             config.load_kube_config(
                 str(self.kubeconfig), client_configuration=loaded, temp_file_path=str(self.scratch)
             )
@@ -195,7 +196,9 @@ class Lease:
     def _expired(found: Any) -> bool:
         if not found.spec.renew_time:
             return True
-        return bool(found.spec.renew_time + timedelta(seconds=found.spec.lease_duration_seconds or 0) < _now())
+        return bool(
+            found.spec.renew_time + timedelta(seconds=found.spec.lease_duration_seconds or 0) < _now()
+        )
 
     @staticmethod
     def _of(found: Any) -> str:

@@ -131,7 +131,7 @@ class Group:
         return living - {os.getpid()}
 
     def kill(self) -> None:
-        """End every process of the group at once; with a cgroup that includes the calling one, if it is in it."""
+        """End every process of the group at once, with a cgroup also the calling one if it is in it."""
         end = time.monotonic() + GONE
         while time.monotonic() < end:
             if self.cgroup:
@@ -174,7 +174,8 @@ def marked(job: str) -> set[int]:
 def own_cgroup() -> Path | None:
     """Return the cgroup v2 directory of this process, or None where there is none."""
     path = next(
-        (line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), None
+        (line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")),
+        None,
     )
     mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
     mount = next((fields[1] for fields in mounts if fields[2] == "cgroup2"), None)

@@ -153,28 +153,32 @@ class Store:
         """Return the record that `latest`, a name or the beginning of one means; raise WrongInput."""
         names = self.ids()
         if asked == "latest" and names:
-            return self.look(names[0])
+            return self._with_summary(self.look(names[0]))
         found = [name for name in names if asked and name.startswith(asked)]
         if len(found) > 1:
             raise WrongInput(f"{asked}: {len(found)} jobs begin so: {', '.join(sorted(found)[:5])}")
         if not found:
             raise WrongInput(f"{asked}: no such job; see quote-platform job list")
-        return self.look(found[0])
+        return self._with_summary(self.look(found[0]))
 
     def all(self) -> list[Record]:
         """Return all records that can be read, the newest first."""
         found = []
         for name in self.ids():
             with contextlib.suppress(WrongInput):
-                found.append(self.look(name))
+                found.append(self._with_summary(self.look(name)))
         return found
 
+    def _with_summary(self, record: Record) -> Record:
+        """Add where a job stands that runs; when it has ended, the record says so."""
+        if not record.over:
+            record.summary = Summary.of(read(self.folder(record.id) / "events.jsonl"))
+        return record
+
     def look(self, job: str) -> Record:
-        """Return a record as it is: one whose supervisor is gone is interrupted, and nothing of it is left."""
+        """Return a record as it is: without its supervisor it is interrupted, and nothing of it is left."""
         record = self.read(job)
         if record.over or self._supervised(record):
-            if not record.over:
-                record.summary = Summary.of(read(self.folder(job) / "events.jsonl"))
             return record
         record = self.read(job)  # it may have ended between
         if record.over:
@@ -207,8 +211,8 @@ class Store:
     def prune(self, keep: int, older: float | None = None, plan: Plan | None = None) -> list[str]:
         """Remove records of ended jobs; return their names.
 
-        The newest `keep` of each job and inventory stay, and those younger than `older` seconds if that is given.
-        With `plan`, only those of the same job and inventory are looked at.
+        The newest `keep` of each job and inventory stay; with `older`, those younger than these seconds too.
+        With `plan`, only those of its job and inventory are looked at.
         """
         seen: dict[tuple[str, str], int] = {}
         removed = []

@@ -48,7 +48,7 @@ def expression(schedule: Schedule) -> str:
 
 
 def check(jobs: Jobs) -> list[str]:
-    """Return what is wrong with calendar expressions, as systemd-analyze says it; nothing where that is missing."""
+    """Return what systemd-analyze finds wrong with calendar expressions; nothing where it is missing."""
     program = shutil.which("systemd-analyze")
     wrong = []
     for name, job in jobs.jobs.items():
@@ -59,7 +59,9 @@ def check(jobs: Jobs) -> list[str]:
         )
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["no calendar expression"])[0]
-            wrong.append(f"jobs.{name}.schedule.calendar: {said}; try it: systemd-analyze calendar EXPRESSION")
+            wrong.append(
+                f"jobs.{name}.schedule.calendar: {said}; try it: systemd-analyze calendar EXPRESSION"
+            )
     return wrong
 
 
@@ -88,7 +90,9 @@ def units(project: Path, inventory: Path, jobs: Jobs) -> dict[str, str]:
     program = str(Path(sys.executable).with_name("quote-platform"))
     environment = []
     if state := os.environ.get("XDG_STATE_HOME"):
-        environment.append(f"Environment={_word(f'XDG_STATE_HOME={state}')}")  # where its record is looked for
+        environment.append(
+            f"Environment={_word(f'XDG_STATE_HOME={state}')}"
+        )  # where its record is looked for
     if os.geteuid() == 0:
         environment.append("User=root")  # gives it HOME
     for name, job in jobs.jobs.items():

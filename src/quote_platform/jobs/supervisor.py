@@ -1,4 +1,4 @@
-"""The process that answers for a job: it holds the locks, starts the worker, ends it in time, and writes the record."""
+"""The process that answers for a job: it holds locks, starts the worker, ends it, and writes the record."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from quote_platform.jobs.events import Summary, read
 from quote_platform.jobs.lock import Held, Keeper, Lease, Lock
 from quote_platform.jobs.record import STATUS, State, Store, now
 
-# Where the processes of a job are kept together: systemd, cgroup or processes; chosen by itself if it is not set.
+# How the processes of a job are kept together: systemd, cgroup or processes; chosen where it is not set.
 KIND = "QUOTE_PLATFORM_JOB_GROUP"
 # Seconds that processes have to end by themselves when a job is stopped.
 GRACE = 5.0
@@ -79,7 +79,9 @@ class Supervisor:
         found = cluster.ask(self.plan, variables, os.environ | environment.of(self.record, self.folder))
         self.record.cluster = found.name
         if found.unknown:
-            self.record.notes.append(f"the cluster's name is not known, so the inventory is locked: {found.unknown}")
+            self.record.notes.append(
+                f"the cluster's name is not known, so the inventory is locked: {found.unknown}"
+            )
         self.lock = Lock(self.store, found.name)
         self.lock.take(self.record)
         if found.kubeconfig:
@@ -121,7 +123,7 @@ class Supervisor:
         began = time.monotonic()
         worker = subprocess.Popen(
             [sys.executable, "-m", "quote_platform.jobs.worker", self.record.id, str(self.store.root)],
-            stdin=subprocess.PIPE,  # nobody else has our end of it: when we are gone, the worker reads its end
+            stdin=subprocess.PIPE,  # when we are gone, whatever the cause, the worker reads its end
             cwd=self.plan.project,
             env=os.environ | environment.of(self.record, self.folder),
         )
@@ -133,7 +135,8 @@ class Supervisor:
         finally:
             # Whatever the playbook has left in the background is a part of the job.
             self.group.kill()
-            worker.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(process.GONE)
         return self._judge(worker.returncode)
 
     def _wait(self, worker: subprocess.Popen[bytes], deadline: float) -> None:
@@ -166,7 +169,9 @@ class Supervisor:
         try:
             by = json.loads((self.folder / CANCEL).read_text())["by"]
         except (OSError, ValueError, KeyError):
-            raise Stopped("interrupted", "stopped by a signal: the controller is being switched off?") from None
+            raise Stopped(
+                "interrupted", "stopped by a signal: the controller is being switched off?"
+            ) from None
         raise Stopped("cancelled", f"by {by}")
 
     def _terminate(self, worker: subprocess.Popen[bytes]) -> None:
@@ -180,19 +185,25 @@ class Supervisor:
 
     # --- after ----------------------------------------------------------------------------------------
 
-    def _judge(self, status: int) -> tuple[State, str]:
+    def _judge(self, status: int | None) -> tuple[State, str]:
         """Return what a worker's end means."""
         summary = Summary.of(read(self.folder / "events.jsonl"))
         if summary.rc is None:
-            how = f"signal {-status}" if status < 0 else f"status {status}"
-            return "failed", f"its worker has ended before its playbook, with {how}; see {self.folder}/supervisor.log"
+            how = f"signal {-status}" if status and status < 0 else f"status {status}"
+            return (
+                "failed",
+                f"its worker has ended before its playbook, with {how}; see {self.folder}/supervisor.log",
+            )
         if summary.rc == 0:
             if self.plan.check and summary.changes:
                 return "drift", f"{summary.changes} differences"
             return "done", ""
         if summary.failed:
             first = summary.failed[0]
-            return "failed", f"{first.host}: {first.task}: {first.message.splitlines()[0] if first.message else ''}"
+            return (
+                "failed",
+                f"{first.host}: {first.task}: {first.message.splitlines()[0] if first.message else ''}",
+            )
         return "failed", self._last_words()
 
     def _last_words(self) -> str:
@@ -202,19 +213,21 @@ class Supervisor:
         except OSError:
             return "see the log"
         lines = [line for line in text.splitlines() if line.strip()]
-        return next((line for line in lines if line.startswith("[ERROR]")), lines[-1] if lines else "no output")
+        return next(
+            (line for line in lines if line.startswith("[ERROR]")), lines[-1] if lines else "no output"
+        )
 
     def _end(self, state: State, message: str) -> None:
         """Leave nothing behind but the record, then let others in."""
         record = self.record
         (self.folder / "ballast").unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "run", ignore_errors=True)
-        if record.sockets:
-            shutil.rmtree(record.sockets, ignore_errors=True)
         if left := self.group.members():
             record.notes.append(f"could not be ended: processes {', '.join(map(str, sorted(left)))}")
         if self.keeper:
             self.keeper.stop()
+        shutil.rmtree(self.folder / "run", ignore_errors=True)
+        if record.sockets:
+            shutil.rmtree(record.sockets, ignore_errors=True)
         if self.lock:
             self.lock.release()
         record.state, record.message = state, message
@@ -227,7 +240,11 @@ class Supervisor:
     def _next(self, state: State) -> list[str]:
         again = f"quote-platform job retry {self.record.id}"
         if state == "done":
-            return [self.plan.command("verify")] if self.plan.playbook == "site.yml" and not self.plan.check else []
+            return (
+                [self.plan.command("verify")]
+                if self.plan.playbook == "site.yml" and not self.plan.check
+                else []
+            )
         if state == "drift":
             return [self.plan.command("converge")]
         if state in {"refused", "interrupted", "cancelled"}:

@@ -100,7 +100,9 @@ class Progress:
     def say(self, text: str, style: str = "") -> None:
         """Print one line, with the time where lines are all there is."""
         stamp = "" if self.live else f"{datetime.now(UTC):%H:%M:%S}  "
-        self.console.print(f"{stamp}{text}", style=style or None, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(
+            f"{stamp}{text}", style=style or None, markup=False, highlight=False, soft_wrap=True
+        )
 
     def panel(self) -> Group:
         """Return the live view."""

@@ -18,6 +18,7 @@ from quote_platform.jobs import environment, process
 from quote_platform.jobs.events import Summary, read, reduced
 from quote_platform.jobs.record import Record, Store
 
+
 class _Log:
     """Where output and events go; a disk that is full stops the writing and not the playbook."""
 
@@ -35,7 +36,7 @@ class _Log:
             file.flush()
 
     def event(self, event: dict[str, Any]) -> bool:
-        """Keep what is kept of an event; return that ansible-runner keeps nothing, since results may be secret."""
+        """Keep a part of an event; return that ansible-runner keeps none, as results may be secret."""
         if text := event.get("stdout"):
             self.write(self.output, f"{text}\n")
         if line := reduced(event):
@@ -65,12 +66,14 @@ def configure(record: Record, folder: Path) -> Any:
         settings={"pexpect_timeout": 1, "idle_timeout": None},
         # The log is ours; facts stay in memory, as by hand.
         suppress_output_file=True,
-        suppress_ansible_output=True,
+        quiet=True,
         fact_cache_type="memory",
     )
     config.prepare()
     if "ANSIBLE_HOST_KEY_CHECKING" not in os.environ:
-        del config.env["ANSIBLE_HOST_KEY_CHECKING"]  # ansible-runner would switch off what ansible.cfg asks for
+        del config.env[
+            "ANSIBLE_HOST_KEY_CHECKING"
+        ]  # ansible-runner would switch off what ansible.cfg asks for
     return config
 
 
@@ -100,7 +103,7 @@ def run(record: Record, folder: Path) -> int:
 
 
 def _end_with_supervisor(group: process.Group) -> None:
-    """Wait until the supervisor is gone, whose end of our standard input nobody else has, and end everything."""
+    """Wait until the supervisor is gone, which alone has the other end of our input, and end everything."""
     with suppress(OSError):
         os.read(0, 1)
     group.kill()
