@@ -124,16 +124,18 @@ def test_a_mistake_in_jobs_yml_is_named(inventory: Path, text: str, message: str
 
 def test_all_mistakes_are_named_at_once(inventory: Path) -> None:
     (inventory / "jobs.yml").write_text(
-        "keep: 0\njobs:\n  drift: {chek: true}\n  nightly: {playbook: x.yml, variables_files: [gone.yml]}\n"
+        "keep: 0\njobs:\n  drift: {chek: true}\n  nightly: {playbook: nowhere, variables_files: [gone.yml]}\n"
     )
     assert (
         refused("start", "drift", "-i", str(inventory))
         .splitlines()[0]
         .endswith("2 mistakes; nothing was started.")
     )
-    (inventory / "jobs.yml").write_text("jobs:\n  nightly: {playbook: x.yml, variables_files: [gone.yml]}\n")
+    (inventory / "jobs.yml").write_text(
+        "jobs:\n  nightly: {playbook: nowhere, variables_files: [gone.yml]}\n"
+    )
     assert refused("start", "drift", "-i", str(inventory)).splitlines()[1:] == [
-        "jobs.nightly.playbook: x.yml is no playbook of the project",
+        "jobs.nightly.playbook: nowhere is no playbook of the project",
         f"jobs.nightly.variables_files: {inventory}/gone.yml is no file",
     ]
 

@@ -49,7 +49,7 @@ def timers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Timers:
 
 def test_there_are_the_timers_that_are_named_and_no_others(timers: Timers) -> None:
     assert timers.call("apply").count("written") == 4
-    assert timers.file("drift.timer").read_text().splitlines()[5:8] == [
+    assert timers.file("drift.timer").read_text().splitlines()[6:9] == [
         "OnCalendar=*-*-* 03:00:00 Europe/Berlin",
         "RandomizedDelaySec=900",
         "Persistent=true",

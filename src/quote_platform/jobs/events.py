@@ -113,11 +113,15 @@ class Summary(BaseModel):
 
     def _recap(self, hosts: dict[str, dict[str, int]]) -> None:
         self.recap = hosts
-        # A block with `rescue` has taken care of some; only the recap tells.
-        for result in self.failed:
-            counts = hosts.get(result.host, {})
-            if not counts.get("failed") and not counts.get("unreachable"):
+        # A block with `rescue` has taken care of some; only the recap tells. What really fails takes the host out,
+        # so it is its last.
+        left = {
+            host: counts.get("failed", 0) + counts.get("unreachable", 0) for host, counts in hosts.items()
+        }
+        for result in reversed(self.failed):
+            if left.get(result.host, 0) <= 0:
                 result.status = "rescued"
+            left[result.host] = left.get(result.host, 0) - 1
         self.failed = [one for one in self.failed if one.status != "rescued"]
         self.failures = len(self.failed)
 

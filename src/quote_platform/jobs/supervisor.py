@@ -21,6 +21,8 @@ KIND = "QUOTE_PLATFORM_JOB_GROUP"
 # Seconds that processes have to end by themselves when a job is stopped.
 GRACE = 5.0
 CANCEL = "cancel.json"
+# Characters of a reason that stands in one line.
+LINE = 300
 
 
 class Stopped(Exception):
@@ -200,10 +202,8 @@ class Supervisor:
             return "done", ""
         if summary.failed:
             first = summary.failed[0]
-            return (
-                "failed",
-                f"{first.host}: {first.task}: {first.message.splitlines()[0] if first.message else ''}",
-            )
+            why = " ".join(first.message.split())
+            return "failed", f"{first.host}: {first.task}: {why if len(why) <= LINE else f'{why[:LINE]} …'}"
         return "failed", self._last_words()
 
     def _last_words(self) -> str:

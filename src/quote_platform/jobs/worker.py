@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import stat
 import sys
@@ -15,8 +16,22 @@ import pexpect
 from ansible_runner import Runner, RunnerConfig
 
 from quote_platform.jobs import environment, process
-from quote_platform.jobs.events import Summary, read, reduced
+from quote_platform.jobs.events import HIDDEN, Summary, read, reduced
 from quote_platform.jobs.record import Record, Store
+
+# Where the line of a result begins: ok: [host], changed: [host], fatal: [host], failed: [host] (item=…).
+RESULT = re.compile(r"^(ok|changed|skipping|fatal|failed|included): \[", re.MULTILINE)
+
+
+def printed(event: dict[str, Any]) -> str:
+    """Return what Ansible prints at an event, without the reason of a failure that no_log hides."""
+    text = str(event.get("stdout") or "")
+    res = (event.get("event_data") or {}).get("res")
+    if isinstance(res, dict) and "censored" in res:
+        # ansible-core 2.21 hides the result, but prints the exception in front of it.
+        result = RESULT.search(text)
+        return text[result.start() :] if result else HIDDEN
+    return text
 
 
 class _Log:
@@ -37,7 +52,7 @@ class _Log:
 
     def event(self, event: dict[str, Any]) -> bool:
         """Keep a part of an event; return that ansible-runner keeps none, as results may be secret."""
-        if text := event.get("stdout"):
+        if text := printed(event):
             self.write(self.output, f"{text}\n")
         if line := reduced(event):
             self.write(self.events, json.dumps(line) + "\n")
