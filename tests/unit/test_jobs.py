@@ -140,7 +140,7 @@ class Jobs:
         self.environment = os.environ | {"XDG_STATE_HOME": str(state), "TERM": "xterm", "COLUMNS": "120"}
         self.store = Store(state / "quote-platform" / "jobs")
 
-    def begin(self, *arguments: str, stdio: int = subprocess.PIPE, **environment: str) -> Any:
+    def begin(self, *arguments: str, stdio: Any = subprocess.PIPE, **environment: Any) -> Any:
         return subprocess.Popen(
             [sys.executable, "-m", "quote_platform.cli", "job", *arguments],
             cwd=self.project,
@@ -398,7 +398,6 @@ def test_nothing_of_a_job_is_left_however_it_ends(stopping: Stopping, way: str) 
             one.kill()
     else:
         assert left == []
-    assert not (record.cgroup and Path(record.cgroup).exists())
     state, message = WAYS[way]
     found = stopping.jobs.look("show", record.id)
     folder = stopping.jobs.store.folder(record.id)
@@ -408,6 +407,7 @@ def test_nothing_of_a_job_is_left_however_it_ends(stopping: Stopping, way: str) 
     assert [one["task"] for one in found["summary"]["changed"]] == ["Leave something behind"]
     assert found["summary"]["task"] == "Take long"
     assert not (folder / "run").exists()
+    assert not (record.cgroup and Path(record.cgroup).exists())
     assert found["exit_status"] == {"cancelled": 5, "out of time": 6}.get(state, 1)
     Lock(stopping.jobs.store, record.cluster).take(record)  # free
 

@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_one(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length)) if length else None
+        body: dict[str, Any] = json.loads(self.rfile.read(length)) if length else {}
         with self.server.guard:
             held = self.server.lease
             if self.server.broken:
@@ -183,7 +183,8 @@ def test_of_two_controllers_at_the_same_moment_exactly_one_has_it(
 ) -> None:
     for _ in range(20):
         leases = [one.lease() for one in pair]
-        barrier, outcome = threading.Barrier(2), []
+        barrier = threading.Barrier(2)
+        outcome: list[bool] = []
 
         def contend(
             lease: Lease, barrier: threading.Barrier = barrier, outcome: list[bool] = outcome

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_systemd_takes_the_units(timers: Timers, monkeypatch: pytest.MonkeyPatch
     for name in ("python", "quote-platform"):
         (program.parent / name).write_text("#!/bin/sh\n")
         (program.parent / name).chmod(0o755)
-    monkeypatch.setattr(schedule.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
     timers.call("apply")
     for unit in ("drift.timer", "backup.timer"):
         done = subprocess.run(

@@ -170,7 +170,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     for index, key in enumerate(keys):
         if key in keys[:index]:
             line = node.value[index][0].start_mark.line + 1
@@ -279,8 +279,8 @@ def sentence(error: ErrorDetails) -> str:
 
 def _fields(place: tuple[int | str, ...]) -> list[str]:
     """Return the keys that are allowed where a place says that there is an unknown one."""
-    model: type[BaseModel] = {1: Jobs, 3: Job}.get(len(place), Schedule)
-    return sorted(model.model_fields)
+    models: dict[int, type[BaseModel]] = {1: Jobs, 3: Job}
+    return sorted(models.get(len(place), Schedule).model_fields)
 
 
 def _judge(project: Path, job: Job, base: Path) -> list[str]:

@@ -113,8 +113,8 @@ class Summary(BaseModel):
 
     def _recap(self, hosts: dict[str, dict[str, int]]) -> None:
         self.recap = hosts
-        # A block with `rescue` has taken care of some; only the recap tells. What really fails takes the host out,
-        # so it is its last.
+        # A block with `rescue` has taken care of some, which only the recap tells. What really fails takes its
+        # host out, so it comes last.
         left = {
             host: counts.get("failed", 0) + counts.get("unreachable", 0) for host, counts in hosts.items()
         }
@@ -164,7 +164,7 @@ def _result(kind: str, data: dict[str, Any]) -> dict[str, Any]:
         "runner_on_failed": "ignored" if data.get("ignore_errors") else "failed",
         "runner_on_unreachable": "unreachable",
         "runner_on_skipped": "skipped",
-    }.get(kind, "changed" if changed else "ok")  # type: ignore[assignment]
+    }.get(kind, "changed" if changed else "ok")
     line = {
         "event": "result",
         "play": data.get("play", ""),
@@ -211,9 +211,10 @@ def _objects(res: dict[str, Any]) -> Iterator[str]:
     """Yield the names of what was changed: headers of the differences, else paths."""
     if "censored" in res:
         return
-    if items := [one for one in res.get("results") or [] if isinstance(one, dict) and one.get("changed")]:
-        for one in items:
-            yield from _objects(one)
+    items = [one for one in res.get("results") or [] if isinstance(one, dict) and one.get("changed")]
+    for item in items:
+        yield from _objects(item)
+    if items:
         return
     diff = res.get("diff")
     named = False
