@@ -97,9 +97,11 @@ def _wait(store: Store, record: Record, supervisor: Any, as_json: bool) -> None:
         raise _Signalled
 
     shown = Console(stderr=True, quiet=True) if as_json else console
+    shown.print(f"job {record.id}: {record.plan.name} on {record.plan.shown}", markup=False)
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, stop)
+        record = launch.begun(store, record, supervisor)
         record = view.follow(
             shown, store.folder(record.id), record, lambda: _looked(store, record, supervisor)
         )

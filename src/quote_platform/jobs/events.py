@@ -113,8 +113,8 @@ class Summary(BaseModel):
 
     def _recap(self, hosts: dict[str, dict[str, int]]) -> None:
         self.recap = hosts
-        # A block with `rescue` has taken care of some, which only the recap tells. What really fails takes its
-        # host out, so it comes last.
+        # A block with `rescue` has taken care of some, which only the recap tells. What really fails takes
+        # its host out, so it comes last.
         left = {
             host: counts.get("failed", 0) + counts.get("unreachable", 0) for host, counts in hosts.items()
         }

@@ -94,9 +94,20 @@ def launch(
             # No signal of the terminal reaches it.
             start_new_session=True,
         )
+    except OSError as error:
+        raise _not_started(store, record, str(error)) from error
     finally:
         os.close(log)
     return record, supervisor
+
+
+def _not_started(store: Store, record: Record, why: str) -> NotStarted:
+    """Write down that a supervisor did not come up; return the exception that says so."""
+    record.state, record.exit_status, record.ended = "failed", STATUS["failed"], now()
+    record.message = f"its supervisor did not start: {why}"
+    store.clean(record)
+    store.save(record)
+    return NotStarted(f"{record.id}: {record.message}")
 
 
 def begun(store: Store, record: Record, supervisor: "subprocess.Popen[bytes]") -> Record:
@@ -110,11 +121,7 @@ def begun(store: Store, record: Record, supervisor: "subprocess.Popen[bytes]") -
             if record.state != "starting":
                 return record
             words = (store.folder(record.id) / "supervisor.log").read_text().strip().splitlines()
-            record.state, record.exit_status, record.ended = "failed", STATUS["failed"], now()
-            record.message = f"its supervisor did not start: {words[-1] if words else supervisor.returncode}"
-            store.clean(record)
-            store.save(record)
-            raise NotStarted(f"{record.id}: {record.message}")
+            raise _not_started(store, record, "; ".join(words[-2:]) or f"status {supervisor.returncode}")
         time.sleep(0.03)
 
 
