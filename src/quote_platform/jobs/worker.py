@@ -85,10 +85,9 @@ def configure(record: Record, folder: Path) -> Any:
         fact_cache_type="memory",
     )
     config.prepare()
+    # ansible-runner switches it off where the environment does not say anything; ansible.cfg asks for it.
     if "ANSIBLE_HOST_KEY_CHECKING" not in os.environ:
-        del config.env[
-            "ANSIBLE_HOST_KEY_CHECKING"
-        ]  # ansible-runner would switch off what ansible.cfg asks for
+        del config.env["ANSIBLE_HOST_KEY_CHECKING"]
     return config
 
 
