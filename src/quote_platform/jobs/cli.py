@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from quote_platform import paths
 from quote_platform.jobs import definition, launch, schedule, view
@@ -108,7 +108,7 @@ def _wait(store: Store, record: Record, supervisor: Any, as_json: bool) -> None:
     except _Signalled:
         shown.print(f"stopping job {record.id} …")
         record = launch.cancel(store, record)
-    _finish(record, as_json)
+    _finish(record, as_json, told_already=True)
 
 
 def _looked(store: Store, record: Record, supervisor: Any) -> Record:
@@ -116,11 +116,11 @@ def _looked(store: Store, record: Record, supervisor: Any) -> Record:
     return store.look(record.id)
 
 
-def _finish(record: Record, as_json: bool) -> None:
+def _finish(record: Record, as_json: bool, told_already: bool = False) -> None:
     if as_json:
         typer.echo(_as_json(record))
     else:
-        view.ending(console, record)
+        view.ending(console, record, told_already)
     raise typer.Exit(STATUS[record.state])
 
 
@@ -215,9 +215,9 @@ def show(job: Id, as_json: Json = False) -> None:
     console.print(
         f"{record.plan.playbook}{check}, by {record.owner}, in {store.folder(record.id)}", markup=False
     )
-    slow = Table("s", "host", "task", title="what took longest", title_justify="left")
+    slow = view.table("seconds", "host", "task")
     for one in sorted(store.results(record.id), key=lambda one: -one.duration)[:10]:
-        slow.add_row(f"{one.duration:.1f}", one.host, one.task)
+        slow.add_row(f"{one.duration:.1f}", Text(one.host), Text(one.task))
     console.print(slow)
     view.ending(console, record)
 
@@ -336,9 +336,9 @@ def list_timers(inventory: Inventory = None, folder: Folder = None, as_json: Jso
     if as_json:
         typer.echo(json.dumps([one.model_dump() for one in found], indent=2))
         return
-    table = Table("job", "inventory", "when", "unit")
+    table = view.table("job", "when", "inventory")
     for one in found:
-        table.add_row(one.job, one.inventory, one.calendar, one.unit)
+        table.add_row(one.job, one.calendar, Text(one.inventory))
     console.print(table)
     if schedule.runs_here(units):
         console.print("when they run next: systemctl list-timers 'quote-platform-*'", markup=False)

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -107,7 +106,7 @@ class Progress:
     def panel(self) -> Group:
         """Return the live view."""
         plan, now = self.record.plan, self.summary
-        table = Table.grid(padding=(0, 2))
+        rows = Table.grid(padding=(0, 2))
         hosts = f"{len(now.hosts)}" + (f", now on {', '.join(now.busy[:5])}" if now.busy else "")
         done = max(now.plays - 1, 0)
         for name, value in (
@@ -117,10 +116,10 @@ class Progress:
             ("changed", str(now.changes)),
             ("failed", str(now.failures)),
         ):
-            table.add_row(Text(name, style="dim"), Text(value, overflow="ellipsis", no_wrap=True))
+            rows.add_row(Text(name, style="dim"), Text(value, overflow="ellipsis", no_wrap=True))
         check = " --check" if plan.check else ""
         title = f"{plan.name}: {plan.playbook}{check} on {plan.shown}, {took(seconds(self.record))}"
-        return Group(Text(title, style="bold"), table)
+        return Group(Text(title, style="bold"), rows)
 
 
 def follow(console: Console, folder: Path, record: Record, look: Callable[[], Record]) -> Record:
@@ -156,24 +155,28 @@ def _event(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "event" in found else None
 
 
-def ending(console: Console, record: Record) -> None:
-    """Print how a job ended: the recap as by hand, what was found, the next command."""
+def ending(console: Console, record: Record, told_already: bool = False) -> None:
+    """Print how a job ended: the recap as by hand, what was found, the next command.
+
+    Failures are left out if they have been told already, while the job ran.
+    """
     summary = record.summary
     if summary.recap:
-        table = Table("host", *RECAP.values(), title="recap", title_justify="left")
+        recap = table("host", *RECAP.values())
         for host, counts in summary.recap.items():
-            table.add_row(escape(host), *(str(counts[name]) for name in RECAP.values()))
-        console.print(table)
+            recap.add_row(Text(host), *(str(counts[name]) for name in RECAP.values()))
+        console.print(recap)
     if record.state == "drift":
         for one in summary.changed:
             _line(console, told(one).replace("changed", "drift", 1))
-    for one in summary.failed:
+    for one in [] if told_already else summary.failed:
         _line(console, told(one), "red")
     for note in record.notes:
         _line(console, f"note: {note}", "dim")
     what = f"{record.plan.name} on {record.plan.shown}: {record.state}"
     after = f" after {took(seconds(record))}" if record.started else ""
-    reason = f": {record.message}" if record.message else ""
+    listed = summary.failed and not told_already
+    reason = f": {record.message}" if record.message and not listed else ""
     _line(console, f"{what}{after}{reason} (job {record.id})", STYLE[record.state])
     for command in record.next:
         _line(console, f"next: {command}")
@@ -183,20 +186,21 @@ def _line(console: Console, text: str, style: str = "") -> None:
     console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)
 
 
+def table(*names: str) -> Table:
+    """Return a table without lines, which fits on a narrow terminal; the last column takes what is left."""
+    made = Table(box=None, header_style="bold", padding=(0, 1), pad_edge=False)
+    for name in names[:-1]:
+        made.add_column(name, no_wrap=True)
+    made.add_column(names[-1], overflow="fold")
+    return made
+
+
 def listing(records: list[Record]) -> Table:
     """Return a table of jobs."""
-    table = Table("job", "name", "inventory", "state", "started", "took", "changed", "failed", "owner")
+    found = table("job", "state", "started", "took", "what")
     for one in records:
-        started = f"{one.started:%Y-%m-%d %H:%M:%SZ}" if one.started else ""
-        table.add_row(
-            one.id,
-            escape(one.plan.name),
-            escape(one.plan.shown),
-            f"[{STYLE[one.state]}]{one.state}",
-            started,
-            took(seconds(one)) if one.started else "",
-            str(one.summary.changes),
-            str(one.summary.failures),
-            escape(one.owner),
-        )
-    return table
+        started = f"{one.started:%m-%d %H:%MZ}" if one.started else ""
+        state = Text(one.state, style=STYLE[one.state])
+        what = Text(f"{one.plan.name} on {one.plan.shown}")
+        found.add_row(one.id, state, started, took(seconds(one)) if one.started else "", what)
+    return found
