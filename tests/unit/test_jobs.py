@@ -325,11 +325,15 @@ class Stopping:
 
     def job(self, way: str) -> Record:
         """Return the job of a way, once it has left processes behind."""
-        number = list(WAYS).index(way)
+        inventory = f"/way-{list(WAYS).index(way)}"
+
+        def found() -> list[Record]:
+            return [one for one in self.jobs.store.all() if one.plan.inventory.endswith(inventory)]
+
         if way != "time-out":
+            wait(lambda: any(one.summary.task == "Take long" for one in found()))
             wait(lambda: len(sleeping(self.marks[way])) >= 3)
-        (found,) = [one for one in self.jobs.store.all() if one.plan.inventory.endswith(f"/way-{number}")]
-        return found
+        return found()[0]
 
     def stop(self, way: str) -> Record:
         """Stop the job of a way, and wait until nobody is left who could still do something about it."""
