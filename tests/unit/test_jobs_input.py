@@ -1,5 +1,6 @@
 """Wrong input to jobs is refused before anything starts: the place, what is wrong, what is allowed."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from quote_platform.cli import app
-from quote_platform.jobs import definition
+from quote_platform.jobs import cluster, definition
 from quote_platform.jobs.definition import WrongInput
 from quote_platform.jobs.record import Store
 
@@ -233,6 +234,28 @@ def test_only_jobs_that_change_a_cluster_hold_it(inventory: Path) -> None:
         "playbooks/validate.yml",
     ]
     assert not definition.plan("converge", ROOT, inventory, [], check=True)[0].changes
+    assert definition.plan("verify", ROOT, inventory, ["verify_intrusive=true"])[0].changes
+
+
+def test_the_cluster_of_an_inventory_is_what_ansible_takes_it_for(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (inventory / "hosts.yml").write_text("control_plane: {hosts: {one: {}}}\n")
+    (inventory / "password").write_text("open")
+    hidden = inventory / "group_vars" / "all.yml"
+    hidden.parent.mkdir()
+    hidden.write_text("cluster_name: hidden\n")
+    command = ["ansible-vault", "encrypt", "--vault-password-file", f"{inventory}/password", str(hidden)]
+    subprocess.run(command, check=True, capture_output=True)
+    wanted, variables = definition.plan(
+        "converge", ROOT, inventory, [], vault_password_file=inventory / "password"
+    )
+    environment = os.environ | {"ANSIBLE_CONFIG": f"{ROOT}/ansible.cfg"}
+    found = cluster.ask(wanted, variables, environment)
+    assert (found.name, found.kubeconfig) == ("hidden", f"{ROOT}/secrets/hidden/kubeconfig")
+    closed = cluster.ask(wanted.model_copy(update={"vault_password_file": ""}), variables, environment)
+    assert closed.name == str(inventory).strip("/").replace("/", "_")
+    assert "vault secrets" in closed.unknown
 
 
 def test_ansible_takes_jobs_yml_for_no_source_of_hosts(inventory: Path) -> None:

@@ -116,8 +116,8 @@ class Controller:
 
     def lease(self) -> Lease:
         wanted, variables = plan("converge", ROOT, ROOT / "inventories" / "production", [])
-        record = self.store.create(wanted, variables)
-        return Lease(self.kubeconfig, self.store, record, self.folder)
+        record = self.store.create(wanted, variables).model_copy(update={"scratch": str(self.folder)})
+        return Lease(self.kubeconfig, self.store, record)
 
 
 @pytest.fixture

@@ -64,9 +64,13 @@ def _sentences() -> Iterator[None]:
     except (launch.NoSpace, launch.NotStarted) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(STATUS["failed"]) from error
-    except FileNotFoundError as error:  # no checkout
-        typer.echo(str(error), err=True)
-        raise typer.Exit(WRONG) from error
+
+
+def _project() -> Path:
+    try:
+        return paths.repository()
+    except FileNotFoundError as error:
+        raise WrongInput(str(error)) from error
 
 
 def _inventory(given: Path | None) -> Path:
@@ -153,7 +157,7 @@ def _ask(  # noqa: PLR0917
     as_json: bool,
 ) -> None:
     with _sentences():
-        project = paths.repository()
+        project = _project()
         plan, variables = definition.plan(
             asked, project, _inventory(inventory), extra or [], check, timeout, password
         )
@@ -310,7 +314,7 @@ def prune(
 def apply_timers(inventory: Inventory = None, folder: Folder = None, as_json: Json = False) -> None:
     """Have exactly the timers that jobs.yml names for an inventory."""
     with _sentences():
-        project, where = paths.repository(), _inventory(inventory)
+        project, where = _project(), _inventory(inventory)
         if not where.exists():
             raise WrongInput(f"-i {where}: no such inventory")
         jobs = definition.load(project, where)

@@ -25,8 +25,9 @@ VARIABLE = re.compile(r"[A-Za-z_]\w*")
 SECRET = re.compile(
     r"(password|passwd|passphrase|token|secret|(secret|private|access|api)_?key)$", re.IGNORECASE
 )
-# These change nothing, whatever else they do.
+# These change nothing, unless they are allowed what users may notice.
 READING = ("playbooks/validate.yml", "playbooks/verify.yml")
+INTRUSIVE = "verify_intrusive"
 
 
 class WrongInput(Exception):
@@ -34,7 +35,7 @@ class WrongInput(Exception):
 
 
 def duration(value: Any) -> Any:
-    """Return the seconds of a duration such as 90m; a number of seconds, from our own defaults, stays."""
+    """Return the seconds of a duration such as 90m, or raise ValueError."""
     if isinstance(value, int) and not isinstance(value, bool):
         raise ValueError(f"{value} has no unit; allowed is a number with s, m, h or d, such as 90m")
     found = DURATION.fullmatch(value) if isinstance(value, str) else None
@@ -129,11 +130,8 @@ class Plan(BaseModel):
     variables: list[str]
     keep: int
     minimum_free_mib: int
-
-    @property
-    def changes(self) -> bool:
-        """Whether the cluster may be changed, so that no other such job runs beside it."""
-        return not self.check and self.playbook not in READING
+    # Whether the cluster may be changed, so that no other such job runs beside it.
+    changes: bool
 
     @property
     def shown(self) -> str:
@@ -377,6 +375,8 @@ def plan(  # noqa: PLR0917
             f"{asked}: no such job{near(asked, jobs.jobs)} Known are {', '.join(sorted(jobs.jobs))}; "
             "a playbook is named by its path, such as playbooks/verify.yml"
         )
+    if job.playbook not in known:  # one that comes with the project, in another version of it
+        raise WrongInput(f"{asked}: {job.playbook} is no playbook of the project")
     variables, files = parse_extra(extra, project)
     try:
         seconds = duration(timeout) if timeout else job.timeout
@@ -388,6 +388,7 @@ def plan(  # noqa: PLR0917
     if not password and job.vault_password_file:
         password = folder(inventory) / job.vault_password_file
     variables = job.variables | variables
+    reads = job.playbook in READING and str(variables.get(INTRUSIVE, "")).lower() not in {"true", "yes", "1"}
     return (
         Plan(
             name=asked,
@@ -404,6 +405,7 @@ def plan(  # noqa: PLR0917
             variables=sorted(variables),
             keep=jobs.keep,
             minimum_free_mib=jobs.minimum_free_mib,
+            changes=not (check or job.check or reads),
         ),
         variables,
     )

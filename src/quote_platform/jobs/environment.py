@@ -1,4 +1,4 @@
-"""What every process of a job finds in its environment."""
+"""What every process of a job finds in its environment, and where it works."""
 
 import os
 import sys
@@ -8,12 +8,16 @@ from pathlib import Path
 from quote_platform.jobs import process
 from quote_platform.jobs.record import Record
 
-# Longest path that a socket may have, and what SSH and Ansible add to the folder that they are given.
-SOCKET_PATH = 107
-SOCKET_NAME = 30
+# A file system in memory: what tasks return, and may be secret, is on no disk, and a full disk ends no job.
+MEMORY = Path("/dev/shm")  # noqa: S108
 
 
-def of(record: Record, folder: Path) -> dict[str, str]:
+def scratch() -> str:
+    """Make the folder in which Ansible works, for its owner only; sockets of SSH want a short path."""
+    return tempfile.mkdtemp(prefix="quote-platform-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None)
+
+
+def of(record: Record) -> dict[str, str]:
     """Return what is set for every process of a job, beside the environment of whoever started it."""
     plan = record.plan
     programs = str(Path(sys.executable).parent)
@@ -24,14 +28,8 @@ def of(record: Record, folder: Path) -> dict[str, str]:
         "PWD": plan.project,
         "PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}",
         # A connection that is kept open ends with its job, so it is not shared with another.
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": record.sockets or str(folder / "run" / "cp"),
-        "ANSIBLE_LOCAL_TEMP": str(folder / "run" / "tmp"),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{record.scratch}/cp",
+        "ANSIBLE_LOCAL_TEMP": f"{record.scratch}/local",
         # The log is read by people and programs, with and without a terminal.
         "ANSIBLE_NOCOLOR": "1",
     }
-
-
-def sockets(folder: Path) -> str:
-    """Make a folder for sockets where that of the job is too long a path for them; return it, or nothing."""
-    longest = len(str(folder / "run" / "cp")) + SOCKET_NAME
-    return tempfile.mkdtemp(prefix="quote-platform-") if longest > SOCKET_PATH else ""

@@ -1,5 +1,6 @@
 """How a job is started and stopped: written down, and given to a supervisor that outlives the command."""
 
+import json
 import os
 import shutil
 import signal
@@ -128,7 +129,7 @@ def begun(store: Store, record: Record, supervisor: "subprocess.Popen[bytes]") -
 def cancel(store: Store, record: Record, seconds: float = GRACE + process.GONE + 40) -> Record:
     """Stop a job, and wait until nothing of it is left; return its record."""
     by = owner()
-    write(store.folder(record.id) / CANCEL, f'{{"by": "{by}"}}\n')
+    write(store.folder(record.id) / CANCEL, json.dumps({"by": by}))
     end = time.monotonic() + seconds
     sent = False
     while time.monotonic() < end:

@@ -122,8 +122,8 @@ def controller(store: Store) -> str:
 class Lease:
     """A Lease by which controllers exclude one another."""
 
-    def __init__(self, kubeconfig: Path, store: Store, record: Record, scratch: Path) -> None:
-        self.kubeconfig, self.scratch = kubeconfig, scratch
+    def __init__(self, kubeconfig: Path, store: Store, record: Record) -> None:
+        self.kubeconfig, self.scratch = kubeconfig, record.scratch
         self.holder = f"{controller(store)}/{record.id}"
         self.annotations = {
             f"{PREFIX}owner": record.owner,
@@ -140,7 +140,7 @@ class Lease:
             loaded = client.Configuration()
             # The client writes the kubeconfig's keys to files: into a folder that goes with the job.
             config.load_kube_config(
-                str(self.kubeconfig), client_configuration=loaded, temp_file_path=str(self.scratch)
+                str(self.kubeconfig), client_configuration=loaded, temp_file_path=self.scratch
             )
             loaded.retries = False
             self._api = client.CoordinationV1Api(client.ApiClient(loaded))

@@ -60,8 +60,8 @@ class Record(BaseModel):
     cluster: str = ""
     # What is known of the cluster's name, the locks and the like, a sentence each.
     notes: list[str] = []
-    # Folder of sockets of SSH, where that of the job is too long a path.
-    sockets: str = ""
+    # Folder in which Ansible works; it goes with the job.
+    scratch: str = ""
     summary: Summary = Summary()
 
     @property
@@ -203,9 +203,8 @@ class Store:
         """End what runs of a job, and remove what only a running job needs."""
         if not record.supervisor or record.supervisor.boot == process.boot():
             process.Group(record.id, record.cgroup).kill()
-        shutil.rmtree(self.folder(record.id) / "run", ignore_errors=True)
-        if record.sockets:
-            shutil.rmtree(record.sockets, ignore_errors=True)
+        if record.scratch:
+            shutil.rmtree(record.scratch, ignore_errors=True)
         (self.folder(record.id) / "ballast").unlink(missing_ok=True)
 
     def prune(self, keep: int, older: float | None = None, plan: Plan | None = None) -> list[str]:

@@ -50,6 +50,7 @@ class Supervisor:
     def run(self) -> State:
         """Run the job to its end; return what it came to."""
         self.record.supervisor = process.identity(os.getpid())
+        self.record.scratch = environment.scratch()
         self.store.save(self.record)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -72,13 +73,11 @@ class Supervisor:
 
     def _hold(self) -> None:
         """Take the locks that this job needs, or raise Held."""
-        private = self.folder / "run"
-        private.mkdir(mode=0o700)
         if not self.plan.changes:
             self.record.notes.append("it only reads, so it holds no lock")
             return
         variables = json.loads((self.folder / "variables.json").read_text())
-        found = cluster.ask(self.plan, variables, os.environ | environment.of(self.record, self.folder))
+        found = cluster.ask(self.plan, variables, os.environ | environment.of(self.record))
         self.record.cluster = found.name
         if found.unknown:
             self.record.notes.append(
@@ -87,12 +86,12 @@ class Supervisor:
         self.lock = Lock(self.store, found.name)
         self.lock.take(self.record)
         if found.kubeconfig:
-            self._lease(Path(found.kubeconfig), private)
+            self._lease(Path(found.kubeconfig))
         else:
             self.record.notes.append("no Lease: the inventory names no kubeconfig")
 
-    def _lease(self, kubeconfig: Path, private: Path) -> None:
-        lease = Lease(kubeconfig, self.store, self.record, private)
+    def _lease(self, kubeconfig: Path) -> None:
+        lease = Lease(kubeconfig, self.store, self.record)
         if not kubeconfig.is_file():
             note = f"no Lease yet: there is no {kubeconfig}"
         else:
@@ -119,7 +118,6 @@ class Supervisor:
         self.group = process.Group.create(self.record.id, kind)
         self.group.adopt()
         self.record.cgroup = str(self.group.cgroup or "")
-        self.record.sockets = environment.sockets(self.folder)
         self.record.state, self.record.started = "running", now()
         self.store.save(self.record)
         began = time.monotonic()
@@ -127,7 +125,7 @@ class Supervisor:
             [sys.executable, "-m", "quote_platform.jobs.worker", self.record.id, str(self.store.root)],
             stdin=subprocess.PIPE,  # when we are gone, whatever the cause, the worker reads its end
             cwd=self.plan.project,
-            env=os.environ | environment.of(self.record, self.folder),
+            env=os.environ | environment.of(self.record),
         )
         try:
             self._wait(worker, began + self.plan.timeout)
@@ -190,6 +188,9 @@ class Supervisor:
     def _judge(self, status: int | None) -> tuple[State, str]:
         """Return what a worker's end means."""
         summary = Summary.of(read(self.folder / "events.jsonl"))
+        if summary.rc is None and status == 0 and not self.plan.check:
+            self.record.notes.append("what it did is not recorded whole, for want of space on the disk")
+            return "done", ""
         if summary.rc is None:
             how = f"signal {-status}" if status and status < 0 else f"status {status}"
             return (
@@ -221,13 +222,12 @@ class Supervisor:
         """Leave nothing behind but the record, then let others in."""
         record = self.record
         (self.folder / "ballast").unlink(missing_ok=True)
+        self.group.kill()  # also where it came to nothing
         if left := self.group.members():
             record.notes.append(f"could not be ended: processes {', '.join(map(str, sorted(left)))}")
         if self.keeper:
             self.keeper.stop()
-        shutil.rmtree(self.folder / "run", ignore_errors=True)
-        if record.sockets:
-            shutil.rmtree(record.sockets, ignore_errors=True)
+        shutil.rmtree(record.scratch, ignore_errors=True)
         if self.lock:
             self.lock.release()
         record.state, record.message = state, message

@@ -61,7 +61,7 @@ class _Log:
 
 def configure(record: Record, folder: Path) -> Any:
     """Return what ansible-runner is to run, prepared."""
-    plan, private = record.plan, folder / "run"
+    plan = record.plan
     arguments = ["--check", "--diff"] if plan.check else []
     if plan.vault_password_file:
         arguments += ["--vault-password-file", plan.vault_password_file]
@@ -70,13 +70,13 @@ def configure(record: Record, folder: Path) -> Any:
     for file in plan.variables_files:
         arguments += ["-e", f"@{file}"]
     config = RunnerConfig(
-        private_data_dir=str(private),
+        private_data_dir=record.scratch,
         project_dir=plan.project,
         playbook=plan.playbook,
         inventory=plan.inventory,
         ident="artifacts",
         cmdline=shlex.join(arguments) or None,
-        envvars=environment.of(record, folder),
+        envvars=environment.of(record),
         # No limit on silence. The time-out is how often it looks whether the playbook has ended.
         settings={"pexpect_timeout": 1, "idle_timeout": None},
         # The log is ours; facts stay in memory, as by hand.
