@@ -2,6 +2,7 @@
 
 import typer
 
+from quote_platform.jobs.cli import app as job
 from quote_platform.lab.cli import app as lab
 from quote_platform.mirror.cli import app as mirror
 from quote_platform.proof import app as proof
@@ -10,13 +11,14 @@ from quote_platform.rotation import app as rotate
 from quote_platform.verify.cli import app as verify
 
 app = typer.Typer(
-    help="Lab, mirror and verification of the Quote Platform.",
+    help="Lab, mirror, jobs and verification of the Quote Platform.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(mirror, name="mirror", help="Fill and inspect the mirror: apt packages, images, manifests.")
 app.add_typer(lab, name="lab", help="Start, stop and reach labs of real nodes.")
 app.add_typer(verify, name="verify", help="Use the functions of a running platform from outside.")
+app.add_typer(job, name="job", help="Run playbooks as jobs: start, watch, stop, schedule.")
 app.add_typer(
     rotate, name="rotate", help="Give accounts of the database new credentials, while they are used."
 )

@@ -1,0 +1,35 @@
+"""What every process of a job finds in its environment, and where it works."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from quote_platform.jobs import process
+from quote_platform.jobs.record import Record
+
+# A file system in memory: what tasks return, and may be secret, is on no disk, and a full disk ends no job.
+MEMORY = Path("/dev/shm")  # noqa: S108
+
+
+def scratch() -> str:
+    """Make the folder in which Ansible works, for its owner only; sockets of SSH want a short path."""
+    return tempfile.mkdtemp(prefix="quote-platform-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None)
+
+
+def of(record: Record) -> dict[str, str]:
+    """Return what is set for every process of a job, beside the environment of whoever started it."""
+    plan = record.plan
+    programs = str(Path(sys.executable).parent)
+    return {
+        process.MARK: record.id,
+        # The project's settings hold wherever the command was given.
+        "ANSIBLE_CONFIG": f"{plan.project}/ansible.cfg",
+        "PWD": plan.project,
+        "PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}",
+        # A connection that is kept open ends with its job, so it is not shared with another.
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{record.scratch}/cp",
+        "ANSIBLE_LOCAL_TEMP": f"{record.scratch}/local",
+        # The log is read by people and programs, with and without a terminal.
+        "ANSIBLE_NOCOLOR": "1",
+    }
