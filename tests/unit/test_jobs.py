@@ -421,6 +421,22 @@ def test_nothing_of_a_job_is_left_however_it_ends(stopping: Stopping, way: str) 
     Lock(stopping.jobs.store, record.cluster).take(record)  # free
 
 
+@pytest.mark.parametrize("kind", ["cgroup", "processes"])
+def test_a_worker_that_has_not_joined_its_group_yet_ends_with_it(kind: str) -> None:
+    group = process.Group.create(f"test-{os.getpid()}", kind)
+    child = subprocess.Popen(["sleep", next(MARKS)], env={process.MARK: group.job, "PATH": os.defpath})
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        wait(lambda: group.members() == {child.pid})
+        group.kill()
+        assert child.wait(10) == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+    assert not (group.cgroup and group.cgroup.exists())
+
+
 @pytest.mark.skipif(
     Path("/run/systemd/system").exists() or not shutil.which("systemd-run"),
     reason="needs a systemd that is away",

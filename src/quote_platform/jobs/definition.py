@@ -14,8 +14,6 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from quote_platform.validation import specs
-
 FILE = "jobs.yml"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 DURATION = re.compile(r"([1-9]\d{0,5})([smhd])")
@@ -318,6 +316,8 @@ def judge_variables(project: Path, variables: dict[str, Any]) -> list[str]:
 @functools.cache
 def _hidden(project: Path) -> frozenset[str]:
     """Return the variables that the roles' argument specs call no_log."""
+    from quote_platform.validation import specs  # noqa: PLC0415 (it imports Ansible, which takes its time)
+
     options = specs.load(project / "roles").values()
     return frozenset(name for role in options for name, option in role.items() if option.get("no_log"))
 

@@ -76,8 +76,9 @@ def send(one: Identity, number: signal.Signals) -> bool:
 class Group:
     """Every process of a job, below one that starts it; whoever holds the name can end them all.
 
-    By a cgroup v2 of its own where one can be made, so that nothing gets out. Elsewhere by a mark in the
-    environment, which a process could take off, and by the descendants of whoever calls `adopt`.
+    By a cgroup v2 of its own where one can be made, so that nothing gets out, and by a mark in the
+    environment, which a process could take off; without a cgroup, also by the descendants of whoever calls
+    `adopt`.
     """
 
     def __init__(self, job: str, cgroup: str = "") -> None:
@@ -116,16 +117,13 @@ class Group:
 
     def members(self) -> set[int]:
         """Return the processes of the group that live, without the calling one."""
+        # By the mark also with a cgroup: a worker that has just been started has not joined it yet.
+        found = marked(self.job)
         if self.cgroup:
-            try:
-                text = (self.cgroup / "cgroup.procs").read_text()
-            except OSError:
-                return set()
-            found = {int(pid) for pid in text.split()}
-        else:
-            found = marked(self.job)
-            if self._parent:
-                found |= {one.pid for one in psutil.Process().children(recursive=True)}
+            with contextlib.suppress(OSError):
+                found |= {int(pid) for pid in (self.cgroup / "cgroup.procs").read_text().split()}
+        elif self._parent:
+            found |= {one.pid for one in psutil.Process().children(recursive=True)}
         # One that waits for its parent holds nothing any more.
         living = {pid for pid in found if (fields := _stat(pid)) and fields[0] not in "ZX"}
         return living - {os.getpid()}
@@ -140,7 +138,7 @@ class Group:
             members = self.members()
             if not members:
                 break
-            for pid in () if self.cgroup else members:
+            for pid in members:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
