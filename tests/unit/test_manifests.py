@@ -334,6 +334,19 @@ def test_pods_reach_the_api_servers_and_the_store_and_nothing_else_there(
     assert not anywhere.keys() & {"quote-lab", "velero"}, "their store has an address in these inventories"
 
 
+def test_pods_of_eck_say_what_they_request(rendered: dict[str, list[dict[str, Any]]]) -> None:
+    """Its operator writes an empty value where there is none, which the next run would take away."""
+    pods = [
+        template["podTemplate"]["spec"]
+        for document in rendered["logging-eck.yaml"]
+        if document["kind"] in {"Elasticsearch", "Kibana"}
+        for template in document["spec"].get("nodeSets", [document["spec"]])
+    ]
+    containers = [one for pod in pods for one in [*pod["containers"], *pod.get("initContainers", [])]]
+    assert {one["name"] for one in containers} >= {"elasticsearch", "kibana", "trust"}
+    assert [one["name"] for one in containers if not one.get("resources")] == []
+
+
 def value(expression: str, *given: str) -> Any:
     """Return what Ansible makes of an expression with these variables."""
     command = [
