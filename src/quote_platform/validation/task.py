@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,20 @@ def judge_nodes(
     wrong = nodes.judge_all(asked["hosts"], variables["hostvars"], asked["bounds"])
     wrong += nodes.unreached("the controller", away)
     facts = {
-        group: {
-            host: (variables["hostvars"][host].get("validate_facts") or {}).get("ansible_facts")
-            for host in variables["groups"].get(group, [])
-        }
+        group: {host: facts_of(variables["hostvars"][host]) for host in variables["groups"].get(group, [])}
         for group in ("control_plane", "workers")
     }
     # Of a node that said nothing, that was said already.
     if all(all(known.values()) for known in facts.values()):
         wrong += capacity_faults(facts, variables, templar)
     return verdict(wrong, "fault", "changed")
+
+
+def facts_of(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a machine said of itself; of one that could not be asked, nothing."""
+    asked = variables.get("validate_facts") or {}
+    # One that failed may have a fact nevertheless: where its Python is thought to be.
+    return {} if asked.get("failed") or asked.get("unreachable") else asked.get("ansible_facts") or {}
 
 
 def capacity_faults(facts: dict[str, dict[str, Any]], variables: dict[str, Any], templar: Any) -> list[str]:
