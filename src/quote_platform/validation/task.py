@@ -55,9 +55,9 @@ def judge_nodes(
 
 def facts_of(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a machine said of itself; of one that could not be asked, nothing."""
-    asked = variables.get("validate_facts") or {}
-    # One that failed may have a fact nevertheless: where its Python is thought to be.
-    return {} if asked.get("failed") or asked.get("unreachable") else asked.get("ansible_facts") or {}
+    known = (variables.get("validate_facts") or {}).get("ansible_facts") or {}
+    # Such a one may have a fact nevertheless: where its Python is thought to be.
+    return known if "ansible_processor_vcpus" in known else {}
 
 
 def capacity_faults(facts: dict[str, dict[str, Any]], variables: dict[str, Any], templar: Any) -> list[str]:
