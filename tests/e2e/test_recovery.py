@@ -167,7 +167,7 @@ def test_a_dropped_table_is_restored_to_the_second_before(lab: Lab) -> None:
     confirmed = (*arguments, "-e", f"restore_confirm={NAME}")
     # One that does not come to its end takes nothing away.
     sql(lab, "create table still_there (word text)")
-    late = lab.play("restore that takes too long", *confirmed, "-e", "postgres_restore_timeout=1")
+    late = lab.play("restore that takes too long", *confirmed, "-e", '{"postgres_restore_timeout": 1}')
     assert late.status != 0
     assert "postgres is as it was" in " ".join(late.output.split())
     assert sql(lab, "select to_regclass('still_there') is not null") == "t"
