@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-
 from quote_platform import component
+from quote_platform.action import ControllerAction
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
-    """Runs on the controller; what it changes is behind the API server."""
+class ActionModule(ControllerAction):
+    """What it changes is behind the API server."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
+    spec = component.PRUNE
+    refused = component.Refused
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Do what the task asks for."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _, given = self.validate_argument_spec(component.PRUNE)
-        try:
-            return result | component.prune(given, self._task.check_mode)
-        except component.Refused as error:
-            return result | {"failed": True, "msg": str(error)}
+    def work(self, given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+        """Do it; return what the task returns."""
+        return component.prune(given, dry_run)

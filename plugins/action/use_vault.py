@@ -3,27 +3,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-
 from quote_platform import vault
+from quote_platform.action import ControllerAction
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
-    """Runs on the controller; what it changes is behind Vault's API."""
+class ActionModule(ControllerAction):
+    """What it changes is behind Vault's API."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
+    spec = vault.SPEC
+    refused = vault.Refused
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Do what the task asks for."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _, given = self.validate_argument_spec(vault.SPEC)
-        given = json.loads(json.dumps(given))  # YAML cannot write Ansible's own kinds of values
-        try:
-            return result | vault.run(given, self._task.check_mode)
-        except vault.Refused as error:
-            return result | {"failed": True, "msg": str(error)}
+    def work(self, given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+        """Do it; return what the task returns."""
+        return vault.run(given, dry_run)
