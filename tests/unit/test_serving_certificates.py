@@ -2,7 +2,6 @@
 
 import ast
 import base64
-import ipaddress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from quote_platform import serving_certificates
+from quote_platform.certificates import alternatives
 from quote_platform.serving_certificates import objection
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,13 +32,7 @@ xZSQEOOUP1V/+bFufiECIGb5z8IzR9cfONTd3qHCPlSfo1KFCZDXkgZnwHL+vNzD
 
 
 def names(*entries: str) -> x509.SubjectAlternativeName:
-    found: list[x509.GeneralName] = []
-    for entry in entries:
-        try:
-            found.append(x509.IPAddress(ipaddress.ip_address(entry)))
-        except ValueError:
-            found.append(x509.DNSName(entry))
-    return x509.SubjectAlternativeName(found)
+    return x509.SubjectAlternativeName(alternatives(list(entries)))
 
 
 OWN = names("worker-1", "192.0.2.21")
