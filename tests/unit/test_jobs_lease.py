@@ -206,14 +206,20 @@ def test_of_two_controllers_at_the_same_moment_exactly_one_has_it(
             lease.release()
 
 
-def test_it_is_renewed_while_the_job_runs_and_an_api_that_restarts_is_waited_for(
-    pair: tuple[Controller, Controller], server: Server
-) -> None:
-    lease = pair[0].lease()
+def keeping(controller: Controller) -> tuple[Keeper, list[str]]:
+    """Return who keeps a lease that was taken, and what is said when it is lost."""
+    lease = controller.lease()
     lease.take()
     lost: list[str] = []
     keeper = Keeper(lease, lost.append)
     keeper.start()
+    return keeper, lost
+
+
+def test_it_is_renewed_while_the_job_runs_and_an_api_that_restarts_is_waited_for(
+    pair: tuple[Controller, Controller], server: Server
+) -> None:
+    keeper, lost = keeping(pair[0])
     deadline = time.monotonic() + 10
     for state in (False, True, False):
         server.broken = state
@@ -234,11 +240,7 @@ def test_it_is_renewed_while_the_job_runs_and_an_api_that_restarts_is_waited_for
 def test_a_job_whose_lease_another_has_taken_is_told(
     pair: tuple[Controller, Controller], server: Server
 ) -> None:
-    lease = pair[0].lease()
-    lease.take()
-    lost: list[str] = []
-    keeper = Keeper(lease, lost.append)
-    keeper.start()
+    keeper, lost = keeping(pair[0])
     server.set(holderIdentity="other/job", renewTime=at(0))
     keeper.join(10)
     assert len(lost) == 1
