@@ -47,6 +47,7 @@ MOLECULE_LANES = {
         "validate",
         "pod_network",
         "worker",
+        "upgrade",
         "component",
         "object_store",
         "storage",

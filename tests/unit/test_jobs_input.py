@@ -149,7 +149,7 @@ def test_all_mistakes_are_named_at_once(inventory: Path) -> None:
         (
             ["drfit", "-i", "INVENTORY"],
             "drfit: no such job; did you mean drift? Known are backup, converge, drift, renew-certificates, "
-            "rotate-secrets, verify; a playbook is named by its path, such as playbooks/verify.yml",
+            "rotate-secrets, upgrade, verify; a playbook is named by its path, such as playbooks/verify.yml",
         ),
         (
             ["playbooks/verfy.yml", "-i", "INVENTORY"],

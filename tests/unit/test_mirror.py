@@ -106,6 +106,40 @@ def test_sources_are_of_the_pinned_version() -> None:
     assert f"\tgithub.com/prometheus/prometheus v0.{major}{minor}.{patch}\n" in shared
 
 
+def test_another_version_of_kubernetes_is_held_beside_the_pinned_one(catalogue: cat.Catalogue) -> None:
+    for version, pins in cat.other_kubernetes().items():
+        assert cat.module_version(f"kubernetes-{version}") == version == pins["kubernetes_version"]
+        other = cat.other(version)
+        assert {name: package.version for name, package in other.packages.items()} == dict.fromkeys(
+            ("kubelet", "kubectl", "kubeadm"), f"{version}-1.1"
+        )
+        names = {image.image for image in other.images}
+        assert f"registry.k8s.io/kube-apiserver:v{version}" in names
+        assert pins["container_runtime_pause_image"] in names
+        assert not names & {image.image for image in catalogue.images}
+        for files in (one.files for one in (*other.packages.values(), *other.images)):
+            assert {name.split("/")[0] for several in files.values() for name in several} <= {
+                f"kubernetes-{version}"
+            }
+        repository = other.repositories["kubernetes"]
+        assert f"/v{'.'.join(version.split('.')[:2])}/" in repository.upstream
+        assert repository.path == catalogue.repositories["kubernetes"].path
+    with pytest.raises(MirrorError, match=r"--kubernetes 1.2.3: allowed is 1.35.4"):
+        cat.other("1.2.3")
+
+
+def test_a_new_package_leaves_those_of_other_versions_that_are_held(cache: Path, tmp_path: Path) -> None:
+    repository = cat.Repository(path="kubernetes", upstream="https://example.com/", key="Release.key")
+    folder = publish.pool(repository)
+    folder.mkdir(parents=True)
+    for version in ("1.20.0", "1.35.4", cat.versions()["kubernetes_version"]):
+        (folder / f"thing_{version}-1.1_amd64.deb").touch()
+    deb = make_deb(tmp_path)
+    publish.add_package(repository, "thing", deb)
+    kept = {f"thing_{version}-1.1_amd64.deb" for version in ("1.35.4", cat.versions()["kubernetes_version"])}
+    assert {file.name for file in folder.iterdir()} == kept | {deb.name}
+
+
 def test_a_misspelt_key_is_refused(catalogue: cat.Catalogue) -> None:
     with pytest.raises(ValidationError, match="entrypiont"):
         cat.Image.model_validate({"image": "a/b:1", "entrypiont": ["/b"]})

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from plugins.modules import probe_node, write_node_files
-from quote_platform import certificates, component, object_store, vault
+from quote_platform import certificates, component, object_store, upgrade, vault
 from quote_platform.validation import task
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS: dict[str, dict[str, Any]] = {
     "apply_component": component.SPEC,
+    "await_workloads": upgrade.WAIT,
+    "hold_cluster": upgrade.HOLD,
     "issue_certificate": certificates.SPEC,
     "prune_components": component.PRUNE,
+    "plan_upgrade": upgrade.PLAN,
     "probe_node": probe_node.SPEC,
     "use_object_store": object_store.SPEC,
     "use_vault": vault.SPEC,

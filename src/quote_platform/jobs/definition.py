@@ -110,6 +110,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
         "timeout": "2h",
     },
     "rotate-secrets": {"playbook": "playbooks/rotate-secrets.yml", "timeout": "2h"},
+    "upgrade": {"playbook": "playbooks/upgrade.yml"},
 }
 
 

@@ -136,6 +136,7 @@ class Unbuildable(Needed):
 class Catalogue(Entry):
     """All of it."""
 
+    kubernetes: dict[str, dict[str, str]] = {}
     binaries: dict[str, Binaries]
     roots: dict[str, Root]
     repositories: dict[str, Repository]
@@ -152,10 +153,12 @@ def folder() -> Path:
     return paths.repository() / "lab" / "mirror"
 
 
-def versions() -> dict[str, Any]:
-    """Return the variables of versions.yml with their templates resolved."""
+def versions(kubernetes: str = "") -> dict[str, Any]:
+    """Return the variables of versions.yml with their templates resolved, or as with that version."""
     path = paths.repository() / "group_vars" / "all" / "versions.yml"
     raw: dict[str, Any] = yaml.safe_load(path.read_text())
+    if kubernetes:
+        raw |= other_kubernetes()[kubernetes]
     return {name: _render(value, raw) for name, value in raw.items()}
 
 
@@ -194,14 +197,55 @@ def modules(recipe: str) -> dict[str, str]:
     return dict(re.findall(r"^(?:require |\t)(\S+) (v\S+)", text, re.MULTILINE))
 
 
+def other_kubernetes() -> dict[str, dict[str, str]]:
+    """Return the versions of Kubernetes beside that of versions.yml, each with the pins that belong to it."""
+    raw = yaml.safe_load((folder() / "catalogue.yml").read_text())
+    return {version: {"kubernetes_version": version} | pins for version, pins in raw["kubernetes"].items()}
+
+
+def other(kubernetes: str) -> Catalogue:
+    """Return what the mirror holds of another version of Kubernetes: what carries its number."""
+    if kubernetes not in other_kubernetes():
+        raise MirrorError(
+            f"--kubernetes {kubernetes}: allowed is {' or '.join(other_kubernetes())}, "
+            "which lab/mirror/catalogue.yml names"
+        )
+    whole, usual = load(kubernetes).model_dump(), load().model_dump()
+    recipe = f"kubernetes-{kubernetes}"
+
+    def renamed(entry: dict[str, Any]) -> dict[str, Any]:
+        files = {
+            target: [re.sub("^kubernetes/", f"{recipe}/", name) for name in names]
+            for target, names in entry["files"].items()
+        }
+        return entry | {"files": files}
+
+    packages = {
+        name: renamed(entry) for name, entry in whole["packages"].items() if entry != usual["packages"][name]
+    }
+    images = [renamed(entry) for entry in whole["images"] if entry not in usual["images"]]
+    wanted = {
+        name for entry in [*packages.values(), *images] for names in entry["files"].values() for name in names
+    }
+    binaries = whole["binaries"]["kubernetes"]
+    binaries["packages"] = {
+        name: path for name, path in binaries["packages"].items() if f"{recipe}/{name}" in wanted
+    }
+    return Catalogue.model_validate(
+        whole
+        | {"binaries": whole["binaries"] | {recipe: binaries}, "packages": packages, "images": images}
+        | {"release_manifests": [], "unbuildable_images": {}}
+    )
+
+
 def module_version(recipe: str) -> str:
     """Return the version of a recipe's module."""
     return module(recipe)[1]
 
 
-def load() -> Catalogue:
+def load(kubernetes: str = "") -> Catalogue:
     """Read the catalogue and what versions.yml adds to it: release manifests and images without source."""
-    known = versions()
+    known = versions(kubernetes)
     raw = yaml.safe_load((folder() / "catalogue.yml").read_text())
     for name, recipe in raw["binaries"].items():
         raw["binaries"][name] = _render(recipe, {**known, "module_version": module_version(name)})

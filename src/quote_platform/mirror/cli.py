@@ -29,6 +29,9 @@ def fill(
         list[cat.Part] | None, typer.Option(help="Only what this part of the platform needs; repeatable.")
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only artifacts with this in their name.")] = None,
+    kubernetes: Annotated[
+        str, typer.Option(help="Only what carries the number of this version, beside the pinned one.")
+    ] = "",
     jobs: Annotated[int, typer.Option(min=1, help="Artifacts at the same time.")] = 2,
 ) -> None:
     """Bring the mirror to what lab/mirror/catalogue.yml says; can be stopped and run again at any point."""
@@ -41,6 +44,7 @@ def fill(
                 jobs,
                 lambda text: console.print(text, markup=False),
                 parts=part or tuple(cat.Part),
+                kubernetes=kubernetes,
                 work=work,
             )
     except MirrorError as error:

@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,11 +46,13 @@ class Artifact:
     build: Callable[[str], None] | None  # from source
     parts: tuple[cat.Part, ...] = (cat.Part.CORE,)
     needs: Callable[[], frozenset[str]] = frozenset  # builds that it waits for
+    beside: bool = False  # does it stand beside the version of versions.yml
 
     @property
     def record(self) -> Path:
         """Return the file that says what the mirror holds of it."""
-        return storage.root() / "state" / f"{self.kind}-{re.sub(r'[^A-Za-z0-9.]+', '-', self.name)}.json"
+        name = f"{self.kind}-{self.name}{f'-{self.version}' if self.beside else ''}"
+        return storage.root() / "state" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.json"
 
     @property
     def step(self) -> str:
@@ -175,19 +177,24 @@ def fill(
     say: Callable[[str], None],
     *,
     parts: Collection[cat.Part] = tuple(cat.Part),
+    kubernetes: str = "",
     work: progress.Work | None = None,
 ) -> Report:
-    """Bring the mirror to what the catalogue says, or to what some parts of the platform need of it."""
+    """Bring the mirror to what the catalogue says, or to what some parts of the platform need of it.
+
+    With another version of Kubernetes, to what carries its number, beside what is there.
+    """
     report = Report()
     work = work or progress.Work()
     work.doing = "waiting for another fill to end"
     with storage.lock():
         work.doing = "looking at what is there"
-        catalogue = cat.load()
+        catalogue = cat.other(kubernetes) if kubernetes else cat.load()
         source = Source(catalogue, say, work)
+        every = artifacts(catalogue, source)
         wanted = [
-            one
-            for one in artifacts(catalogue, source)
+            replace(one, beside=bool(kubernetes))
+            for one in every
             if set(parts).intersection(one.parts) and (not only or any(word in one.name for word in only))
         ]
         missing = [one for one in wanted if one.state() != "ready"]
@@ -207,7 +214,7 @@ def fill(
             for name in set_aside(CACHE_GB):
                 say(f"emptying {name}, which has grown past {CACHE_GB:g} GB, beside what comes next")
         discard()
-        if not only:
+        if not only and not kubernetes:
             # A line for each component, however many of its artifacts are missing; others' lines stay.
             looked_at = {one.component for one in wanted}
             kept = [entry for entry in availability.unavailable() if entry.name not in looked_at]
@@ -348,8 +355,11 @@ def prune(limit_gb: float) -> list[str]:
     """Delete what no recipe names any more, and Go's caches when they pass the limit."""
     catalogue = cat.load()
     source = Source(catalogue, lambda _: None)
-    keep = {f"{name}-{source.binaries_key(name)}" for name in catalogue.binaries}
-    keep |= {f"{name}-{source.package_key(name)}" for name in catalogue.packages}
+    keep = set[str]()
+    for one in (catalogue, *map(cat.other, cat.other_kubernetes())):
+        of_it = Source(one, lambda _: None)
+        keep |= {f"{name}-{of_it.binaries_key(name)}" for name in one.binaries}
+        keep |= {f"{name}-{of_it.package_key(name)}" for name in one.packages}
     keep |= {source.filesystem_name(name) for name in catalogue.roots}
     keep |= {
         source.archive_name(archive) for image in catalogue.images for archive in image.archives.values()

@@ -85,14 +85,17 @@ def stop_signing() -> None:
 
 
 def add_package(repository: cat.Repository, name: str, file: Path) -> None:
-    """Put a package in its repository in place of its other versions."""
+    """Put a package in its repository in place of its other versions, but those that have a recipe."""
     folder = pool(repository)
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{file.name}"
     shutil.copyfile(file, part)
     part.replace(folder / file.name)
+    kept = tuple(
+        f"{name}_{version}-" for version in (cat.versions()["kubernetes_version"], *cat.other_kubernetes())
+    )
     for old in folder.glob(f"{name}_*.deb"):
-        if old.name != file.name:
+        if old.name != file.name and not old.name.startswith(kept):
             old.unlink()
 
 

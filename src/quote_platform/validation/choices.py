@@ -66,9 +66,10 @@ def versions(given: Variables) -> list[str]:
             f"kubernetes_version {wanted}; allowed is {wanted}-REVISION"
         )
     tools = given.get("kubernetes_packages_cri_tools_version")
-    if minor(tools) != minor(wanted):
+    if (minor(tools) or (0, 0)) < (minor(wanted) or (0, 0)):
         wrong.append(
-            f"kubernetes_packages_cri_tools_version: {tools} is not of the minor version of {wanted}"
+            f"kubernetes_packages_cri_tools_version: {tools} is older than kubernetes_version {wanted}; "
+            "allowed is its minor version or a newer one"
         )
     runtime = given.get("container_runtime_version")
     if (minor(runtime) or (0, 0)) < (2, 0):
