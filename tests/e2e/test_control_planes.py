@@ -44,7 +44,7 @@ SERVER = {
             {
                 "name": "main",
                 "image": "docker.io/library/busybox:1.37.0",
-                "command": ["sh", "-c", "cd /tmp && echo here > index.html && httpd -f -p 8080"],
+                "command": ["sh", "-c", "cd /tmp && echo here > index.html && busybox httpd -f -p 8080"],
             }
         ],
     },

@@ -98,6 +98,11 @@ def network_of(known: Variables, address: str) -> ipaddress.IPv4Network | None:
     return None
 
 
+def ends(network: ipaddress.IPv4Network) -> set[str]:
+    """Return the addresses of a network that no machine has."""
+    return {str(network.network_address), str(network.broadcast_address)}
+
+
 def virtual_address(hosts: list[str], hostvars: Any) -> list[str]:
     """Return what is wrong with the address that control planes share, from what they have said."""
     wrong, stands, answers = [], False, dict[str, str]()
@@ -112,9 +117,10 @@ def virtual_address(hosts: list[str], hostvars: Any) -> list[str]:
         network, held = network_of(known, own), network_of(known, address)
         if network is None:
             wrong.append(
-                f"{host}: none of its interfaces has {own}; set control_plane_node_ip to one that it has"
+                f"{host}: none of its interfaces has {own}; set control_plane_node_ip to an address that it "
+                "has"
             )
-        elif ipaddress.ip_address(address) not in list(network.hosts()):
+        elif address in ends(network) or ipaddress.ip_address(address) not in network:
             wrong.append(
                 f"{host}: api_endpoint_address {address} lies outside of its network {network}; allowed is a "
                 "free address of a network that all control planes share"
