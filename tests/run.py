@@ -72,6 +72,7 @@ MOLECULE_LANES = {
         "vault_server",
         "host_baseline",
         "container_runtime",
+        "api_endpoint",
         "kubernetes_packages",
         "control_plane",
     ),

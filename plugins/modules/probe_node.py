@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import socket
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -33,6 +36,10 @@ options:
     type: dict
     default: {}
     description: TCP ports that must be free, each with the name of the process that may have it.
+  virtual_address:
+    type: str
+    default: ""
+    description: Address of its network that nobody may have yet.
   asked: {type: float, default: 0, description: The controller's clock when it asks; returned as it is.}
 author: [Quote Platform]
 """
@@ -45,6 +52,8 @@ disk_gb: {type: int, returned: always, description: Free space below O(folder) i
 folder: {type: str, returned: always, description: What was given as O(folder).}
 ports: {type: dict, returned: always, description: What was given as O(ports).}
 taken: {type: dict, returned: always, description: "Those of O(ports) that another process has; its name."}
+virtual_address: {type: str, returned: always, description: What was given as O(virtual_address).}
+answered_by: {type: str, returned: always, description: Link address of another machine that has it.}
 away: {type: dict, returned: always, description: "Those of O(urls) that do not answer, with the reason."}
 """
 
@@ -53,6 +62,7 @@ SPEC: dict[str, Any] = {
     "timeout": {"type": "int", "default": 5},
     "folder": {"type": "str", "default": "/var"},
     "ports": {"type": "dict", "default": {}},
+    "virtual_address": {"type": "str", "default": ""},
     "asked": {"type": "float", "default": 0},
 }
 CONTROLLER_MANAGER = "etc/kubernetes/manifests/kube-controller-manager.yaml"
@@ -143,6 +153,32 @@ def taken(ports: dict[str, str]) -> dict[str, str]:
     return {port: name for port, name in owners.items() if name != ports[port]}
 
 
+def answered_by(address: str, seconds: float = 10) -> str:
+    """Return the link address of the other machine that has an address of this network, or nothing."""
+    if not address:
+        return ""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with socket.socket() as asking:
+            asking.settimeout(4)  # a search for nobody takes three
+            asking.connect_ex(
+                (address, 9)
+            )  # whatever the port says: the kernel has to know whose the address is
+        shown = subprocess.run(
+            ["ip", "-json", "-4", "neighbour", "show", "to", address],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+        found = (json.loads(shown or "[]") or [{}])[0]
+        state = (found.get("state") or ["NONE"])[0]
+        # Of one that it knew before, the kernel first asks again.
+        if state not in {"STALE", "DELAY", "PROBE", "INCOMPLETE"}:
+            return str(found.get("lladdr", "")) if state in {"REACHABLE", "PERMANENT"} else ""
+        time.sleep(0.5)
+    return ""
+
+
 def existing(folder: Path) -> Path:
     """Return a folder, or the nearest that is there and that it will be in."""
     return next(one for one in (folder, *folder.parents) if one.exists())
@@ -164,6 +200,8 @@ def main() -> None:
         folder=module.params["folder"],
         ports=module.params["ports"],
         taken=taken(module.params["ports"]),
+        virtual_address=module.params["virtual_address"],
+        answered_by=answered_by(module.params["virtual_address"]),
         away=away,
     )
 

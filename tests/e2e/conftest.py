@@ -32,6 +32,8 @@ HOST = "quotes.example.com"
 # The files in their order, with the minutes of the longest test of each, or more; a proof may name its own.
 # A run that has filled its mirror from nothing has no time for all. Those with 0 are never left out.
 MINUTES = {
+    "control_planes": 25,
+    "upgrade": 25,
     "platform": 0,
     "recovery": 5,
     "dashboards": 3,
@@ -105,14 +107,13 @@ class Run:
         return [f"{host} {item}" for host, item in files] + objects
 
 
-@dataclass
-class Lab:
-    """The lab under test; its alerts arrive at the receiver, as the settings say."""
+@dataclass(kw_only=True)
+class Machines:
+    """Machines of a lab, and playbooks over them."""
 
-    receiver: Receiver
-    settings: Path
+    name: str
+    options: list[str] = field(default_factory=list)  # of every playbook
     steps: list[tuple[str, float]] = field(default_factory=list)
-    workers: list[str] = field(default_factory=lambda: [f"10.89.43.{20 + number}" for number in (1, 2, 3)])
 
     @staticmethod
     def command(*words: str, check: bool = True, seconds: float = 600) -> str:
@@ -125,41 +126,34 @@ class Lab:
 
     def ssh(self, node: str, script: str, check: bool = True) -> str:
         """Run a script on a node."""
-        return self.command("quote-platform", "lab", "ssh", "--name", NAME, node, script, check=check)
+        return self.command("quote-platform", "lab", "ssh", "--name", self.name, node, script, check=check)
 
-    def kubectl(self, arguments: str, check: bool = True) -> str:
-        """Run kubectl on the control plane."""
-        return self.ssh(
-            "master-1", f"kubectl --kubeconfig /etc/kubernetes/admin.conf {arguments}", check=check
-        )
+    def kubectl(self, arguments: str, check: bool = True, node: str = "master-1") -> str:
+        """Run kubectl on a control plane."""
+        return self.ssh(node, f"kubectl --kubeconfig /etc/kubernetes/admin.conf {arguments}", check=check)
 
-    def verify(self, *names: str) -> dict[str, dict[str, Any]]:
-        """Return what some checks of the platform came to, by their names."""
-        report = LOGS / "verify.json"
-        report.unlink(missing_ok=True)
-        self.play(
-            f"verify {names[0]}",
-            "playbooks/verify.yml",
-            *("-e", f"verify_report={report}"),
-            *("-e", json.dumps({"verify_only": names})),
-        )
-        checks = {check["name"]: check for check in json.loads(report.read_text())["checks"]}
-        return {name: checks[name] for name in names}
+    def off(self, node: str) -> None:
+        """Switch a node off, as a power cut does."""
+        self.command("quote-platform", "lab", "stop", "--name", self.name, node)
+
+    def on(self, node: str) -> None:
+        """Switch a node on again."""
+        self.command("quote-platform", "lab", "start", "--name", self.name, node)
 
     @contextmanager
     def stopped(self, node: str) -> Iterator[None]:
         """Have a node off while the block runs."""
-        self.command("quote-platform", "lab", "stop", "--name", NAME, node)
+        self.off(node)
         try:
             yield
         finally:
-            self.command("quote-platform", "lab", "start", "--name", NAME, node)
+            self.on(node)
 
     def start(self, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a playbook in a process group of its own."""
         with log.open("wb") as file:
             return subprocess.Popen(
-                ["ansible-playbook", "-i", f"inventories/{NAME}", "-e", f"@{self.settings}", *arguments],
+                ["ansible-playbook", "-i", f"inventories/{self.name}", *self.options, *arguments],
                 cwd=ROOT,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -201,6 +195,26 @@ class Lab:
         self.steps.append((title, time.monotonic() - started))
         print(f"\n{title}: killed in {task} after {self.steps[-1][1]:.0f} s", flush=True)
 
+
+@dataclass(kw_only=True)
+class Application(Machines):
+    """A lab in which the application runs, at the addresses of its workers."""
+
+    workers: list[str]
+
+    def verify(self, *names: str) -> dict[str, dict[str, Any]]:
+        """Return what some checks of the platform came to, by their names."""
+        report = LOGS / "verify.json"
+        report.unlink(missing_ok=True)
+        self.play(
+            f"verify {names[0]}",
+            "playbooks/verify.yml",
+            *("-e", f"verify_report={report}"),
+            *("-e", json.dumps({"verify_only": names})),
+        )
+        checks = {check["name"]: check for check in json.loads(report.read_text())["checks"]}
+        return {name: checks[name] for name in names}
+
     @contextmanager
     def requests(self, addresses: list[str], rate: float = 10) -> Iterator[Counter[str]]:
         """Keep asking for a quote, while the block runs, and count the answers."""
@@ -224,6 +238,14 @@ class Lab:
         return client.request(method, path, extensions={"sni_hostname": HOST}, **options)  # type: ignore[arg-type]
 
 
+@dataclass(kw_only=True)
+class Lab(Application):
+    """The lab under test; its alerts arrive at the receiver, as the options say."""
+
+    receiver: Receiver
+    workers: list[str] = field(default_factory=lambda: [f"10.89.43.{20 + number}" for number in (1, 2, 3)])
+
+
 def ask(lab: Lab, query: str) -> list[dict[str, Any]]:
     """Ask Prometheus; nothing where it does not answer."""
     try:
@@ -239,20 +261,20 @@ def promtool(lab: Lab, kind: str, query: str, *options: str) -> list[dict[str, A
     return list(json.loads(lab.kubectl(inside, check=False)) or [])
 
 
-def primary_of(lab: Lab) -> str:
+def primary_of(lab: Application) -> str:
     """Return the pod of PostgreSQL's primary."""
     return lab.kubectl(
         "get cluster.postgresql.cnpg.io -n quote-lab postgres -o jsonpath={.status.currentPrimary}"
     ).strip()
 
 
-def replica_of(lab: Lab) -> str:
+def replica_of(lab: Application) -> str:
     """Return the pod of one of PostgreSQL's replicas."""
     primary = primary_of(lab)
     return next(name for name in (f"postgres-{n}" for n in (3, 2, 1)) if name != primary)
 
 
-def sql(lab: Lab, statement: str, instance: str = "") -> str:
+def sql(lab: Application, statement: str, instance: str = "") -> str:
     """Ask an instance, or the primary, as a superuser."""
     return lab.kubectl(
         f'exec -n quote-lab {instance or primary_of(lab)} -c postgres -- psql -d quotes -Atc "{statement}"'
@@ -260,7 +282,7 @@ def sql(lab: Lab, statement: str, instance: str = "") -> str:
 
 
 @contextmanager
-def writer(lab: Lab, mark: str) -> Iterator[dict[int, float]]:
+def writer(lab: Application, mark: str) -> Iterator[dict[int, float]]:
     """Keep adding quotes while the block runs; yield the number and moment of each that was acknowledged."""
     acknowledged, numbers, client = dict[int, float](), itertools.count(1), lab.http(lab.workers[0])
 
@@ -275,7 +297,7 @@ def writer(lab: Lab, mark: str) -> Iterator[dict[int, float]]:
         yield acknowledged
 
 
-def stored(lab: Lab, mark: str) -> set[int]:
+def stored(lab: Application, mark: str) -> set[int]:
     """Return the numbers of a writer's rows."""
     lines = sql(lab, f"select split_part(text, ' ', 2) from quotes where text like '{mark} %'")  # noqa: S608
     return {int(line) for line in lines.split() if line.isdigit()}
@@ -293,7 +315,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     settings.touch(mode=0o600)
     with receiving(GATEWAY) as receiver:
         settings.write_text(json.dumps(receiver.variables()))
-        found = Lab(receiver, settings, [("lab up", time.monotonic() - started)])
+        steps = [("lab up", time.monotonic() - started)]
+        found = Lab(name=NAME, options=["-e", f"@{settings}"], steps=steps, receiver=receiver)
         yield found
     LOGS.mkdir(parents=True, exist_ok=True)
     (LOGS / "steps.json").write_text(json.dumps(dict(found.steps), indent=2))
@@ -340,7 +363,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the state of the cluster to a failure."""
     report = yield
-    if report.failed and (found := getattr(item, "funcargs", {}).get("lab")):
+    used = getattr(item, "funcargs", {})
+    if report.failed and (found := used.get("lab") or used.get("masters")):
         for title, arguments in {
             "pods": "get nodes,pods -A -o wide",
             "warnings": "get events -A --field-selector type=Warning --sort-by .lastTimestamp",

@@ -43,6 +43,50 @@ def test_a_nodes_addresses_are_those_that_its_kubelet_uses(host: dict[str, Any],
     assert rendered(facts["cluster_node_addresses"], **(plain | host)) == expected
 
 
+@pytest.mark.parametrize(
+    ("hosts", "known", "expected"),
+    [
+        (["a", "b", "c"], {}, True),
+        # --limit: the others may be a cluster.
+        (["b", "c"], {}, False),
+        (
+            ["a", "b", "c"],
+            {"kubernetes_packages_joined": True, "kubernetes_packages_join_finished": True},
+            False,
+        ),
+    ],
+)
+def test_a_cluster_is_made_where_there_can_be_none(
+    hosts: list[str], known: dict[str, Any], expected: bool
+) -> None:
+    asked = plays()["Create the control plane"]["vars"]["control_plane_initialize"]
+    groups = {"control_plane": ["a", "b"], "kube_nodes": ["a", "b", "c"]}
+    hostvars = {"a": {}, "b": {}, "c": known}
+    assert rendered(asked, groups=groups, hostvars=hostvars, ansible_play_hosts_all=hosts) is expected
+
+
+def test_the_virtual_address_knows_control_planes_by_the_addresses_that_they_use() -> None:
+    given = plays()["Create the control plane"]["vars"]
+    hostvars = {
+        "a": {"cluster_node_addresses": ["192.0.2.1", "2001:db8::1"], "ansible_host": "a.example.com"}
+    }
+    servers = rendered(
+        given["api_endpoint_servers"], groups={"control_plane": ["a", "b"]}, hostvars=hostvars | {"b": {}}
+    )
+    assert servers == {"a": "192.0.2.1", "b": ""}
+    role = yaml.safe_load((ROOT / "roles/api_endpoint/vars/main.yml").read_text())
+    before = "active haproxy\nserver b 192.0.2.2:6443\nserver c 192.0.2.3:6443\n"
+    variables = {
+        "api_endpoint_servers": servers,
+        "api_endpoint_node_ip": "192.0.2.1",
+        "__api_endpoint_probe": {"stdout": before},
+    }
+    for name in ("__api_endpoint_before", "__api_endpoint_known", "__api_endpoint_peers"):
+        variables[name] = rendered(role[name], **variables)
+    assert variables["__api_endpoint_known"] == {"a": "192.0.2.1", "b": "192.0.2.2"}
+    assert variables["__api_endpoint_peers"] == ["192.0.2.2"]
+
+
 def test_a_node_that_a_run_does_not_reach_stays_known() -> None:
     known = rendered(
         plays()["Create the control plane"]["vars"]["control_plane_known_nodes"],

@@ -776,6 +776,80 @@ def test_a_machine_of_its_own_is_asked_for_its_own(tmp_path: Path) -> None:
     }
 
 
+def of_a_master(own: str, **probe: Any) -> dict[str, Any]:
+    """Return what a control plane says that has an address on eth0 and, of an earlier run, another."""
+    eth0 = {"device": "eth0", "ipv4": {"address": own, "netmask": "255.255.255.0"}}
+    eth0["ipv4_secondaries"] = [{"address": "10.0.0.10", "netmask": "255.255.255.255"}] * probe.pop(
+        "holds", 0
+    )
+    facts = FACTS | {"ansible_default_ipv4": {"address": own}, "ansible_eth0": eth0}
+    probe = PROBE | {"virtual_address": "10.0.0.10", "machine_id": own} | probe
+    return {"validate_facts": {"ansible_facts": facts}, "validate_probe": probe}
+
+
+@pytest.mark.parametrize(
+    ("masters", "wrong"),
+    [
+        ({"a": of_a_master("10.0.0.1"), "b": of_a_master("10.0.0.2")}, []),
+        (
+            {"a": of_a_master("10.0.0.1"), "b": of_a_master("10.0.0.2", answered_by="02:00:00:00:00:01")},
+            [
+                "api_endpoint_address: 10.0.0.10 is taken: 02:00:00:00:00:01 answers for it, as b sees; "
+                "allowed is a free address"
+            ],
+        ),
+        # One of the cluster answers, whether it was finished or not.
+        ({"a": of_a_master("10.0.0.1", holds=1), "b": of_a_master("10.0.0.2", answered_by="02::1")}, []),
+        ({"a": of_a_master("10.0.0.1", lasting={"x": "y"}, answered_by="02::1")}, []),
+        (
+            {"a": of_a_master("10.0.1.1")},
+            [
+                "a: api_endpoint_address 10.0.0.10 lies outside of its network 10.0.1.0/24; allowed is a "
+                "free address of a network that all control planes share"
+            ],
+        ),
+        (
+            {"a": of_a_master("10.0.0.1", virtual_address="10.0.0.255")},
+            [
+                "a: api_endpoint_address 10.0.0.255 lies outside of its network 10.0.0.0/24; allowed is a "
+                "free address of a network that all control planes share"
+            ],
+        ),
+        (
+            {"a": of_a_master("10.0.0.10") | {"control_plane_node_ip": "10.0.0.9"}},
+            [
+                "a: none of its interfaces has 10.0.0.9; set control_plane_node_ip to an address that it has",
+                "a: api_endpoint_address 10.0.0.10 is its own; allowed is a free address",
+            ],
+        ),
+        ({"a": of_a_master("10.0.1.1", virtual_address="")}, []),
+        ({"a": {"validate_facts": {"unreachable": True}}, "b": {}}, []),
+    ],
+)
+def test_a_virtual_address_is_free_and_of_the_nodes_network(
+    masters: dict[str, Any], wrong: list[str]
+) -> None:
+    assert nodes.virtual_address(list(masters), masters) == wrong
+
+
+def test_a_control_plane_is_asked_for_the_virtual_address(tmp_path: Path) -> None:
+    folder = inventory(
+        tmp_path / "virtual", {"vars": {"api_endpoint": "virtual-ip", "cluster_endpoint": "10.77.0.10:8443"}}
+    )
+    assert validation.judge(given(folder)) == []
+    asked = task.machine_arguments(*of_a_task(folder, "master-1"))
+    assert (asked["virtual_address"], asked["ports"]) == ("10.77.0.10", {"8443": "haproxy"})
+    assert "virtual_address" not in task.machine_arguments(*of_a_task(folder, "worker-1"))
+    external = task.machine_arguments(*of_a_task(inventory(tmp_path / "external", {}), "master-1"))
+    assert not external.get("ports")
+    assert "virtual_address" not in external
+
+
+def test_nobody_answers_for_an_address_that_is_free() -> None:
+    assert probe_node.answered_by("") == ""
+    assert probe_node.answered_by("127.0.0.1", 1) == ""
+
+
 def test_a_port_is_free_or_ours(server: str) -> None:
     port = server.rpartition(":")[2]
     own = Path("/proc/self/comm").read_text().strip()

@@ -57,6 +57,9 @@ def up(  # noqa: PLR0917 (options, not positions)
     worker_memory: Annotated[str, typer.Option(help="Such as 8g or 3500m.")] = "8g",
     acme: Annotated[bool, typer.Option(help="Have an ACME server, which signs the certificates.")] = True,
     logs: Annotated[bool, typer.Option(help="Have a store of logs, which are collected then.")] = True,
+    virtual_ip: Annotated[
+        bool, typer.Option(help="Reach the API server at an address of its own, as with 3 control planes.")
+    ] = False,
     components: Annotated[
         list[Part] | None, typer.Option(help="Only these, and always the core; repeatable. All without it.")
     ] = None,
@@ -76,6 +79,7 @@ def up(  # noqa: PLR0917 (options, not positions)
             worker_memory=worker_memory,
             acme=acme,
             logs=logs,
+            virtual_ip=virtual_ip,
             components=frozenset(components or Part),
         )
         machine.check(

@@ -83,6 +83,8 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         settings["ingress_controller"] = "traefik"
     if any(entry["name"] == "logging-elasticsearch" for entry in lacking):
         settings["logging_enabled"] = False  # unless there is another store
+    if lab.virtual_ip:
+        settings |= {"api_endpoint": "virtual-ip", "cluster_endpoint": lab.endpoint}
     settings |= {switch: False for part, switch in SWITCHES.items() if part not in lab.components}
     _dump(platform / "mirror.yml", settings | (more or {}))
 

@@ -39,6 +39,7 @@ class Lab(BaseModel):
     worker_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = "8g"
     acme: bool = True
     logs: bool = True
+    virtual_ip: bool = False
     components: frozenset[Part] = frozenset(Part)
 
     @field_validator("subnet")
@@ -54,6 +55,11 @@ class Lab(BaseModel):
         for other in ("10.244.0.0/16", "10.96.0.0/16"):
             if ipaddress.ip_network(self.subnet).overlaps(ipaddress.ip_network(other)):
                 raise ValueError(f"subnet {self.subnet} overlaps the pods' or services' network {other}")
+        return self
+
+    @model_validator(mode="after")
+    def _shared(self) -> "Lab":
+        self.virtual_ip = self.virtual_ip or self.control_planes > 1
         return self
 
     @model_validator(mode="after")
@@ -73,6 +79,11 @@ class Lab(BaseModel):
     def network(self) -> str:
         """Return the name of the lab's network."""
         return f"quote-{self.name}"
+
+    @property
+    def endpoint(self) -> str:
+        """Return where the control planes share an address, if they do."""
+        return f"{self.address(10)}:8443"
 
     @property
     def mirror(self) -> Node:

@@ -85,6 +85,7 @@ def judge(given: Input, together: bool = True) -> list[str]:
         wrong += choices.versions(values.given)
         wrong += hosts.node_ips(values.given)
         wrong += hosts.endpoint(values.given, masters, addresses)
+        wrong += hosts.virtual_address(values, addresses)
         wrong += choices.urls(values)
         wrong += choices.names(values, values.given)
         wrong += choices.schedules(values)

@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import ipaddress
 import re
+from collections.abc import Mapping
 from typing import Any
 
 Variables = dict[str, Any]
@@ -28,6 +29,10 @@ ELSEWHERE = {
 }
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DNS_NAME = re.compile(rf"(?=.{{1,253}}$){NAME.pattern}(\.{NAME.pattern})*")
+# What listens on a control plane besides its HAProxy; docs/ports.md has what each is.
+PORTS = (22, 179, 2379, 2380, 2381, 2382, 6443, 9100, 9101, 10248, 10249, 10250, 10256, 10257, 10259)
+PORTS += (20241, 20244, 50051)
+NODE_PORTS = range(30000, 32768)
 # For examples in documents (RFC 5737); no machine has them.
 EXAMPLES = [ipaddress.ip_network(text) for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")]
 
@@ -189,7 +194,7 @@ def networks(given: Variables, known: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def _networks(given: Variables) -> dict[str, ipaddress.IPv4Network | ipaddress.IPv6Network]:
+def _networks(given: Mapping[str, Any]) -> dict[str, ipaddress.IPv4Network | ipaddress.IPv6Network]:
     found = {}
     for name in ("cluster_pod_cidr", "cluster_service_cidr"):
         try:
@@ -218,10 +223,44 @@ def endpoint(given: Variables, masters: list[str], known: dict[str, Any]) -> lis
         return []  # said of the host already
     if reason:
         return [f"cluster_endpoint: {host} {reason}; allowed is an IPv4 address or a DNS name, and a port"]
-    for master in masters if len(masters) > 1 else []:
+    # The control planes' own address has more that is asked of it.
+    shared = len(masters) > 1 and given.get("api_endpoint") != "virtual-ip"
+    for master in masters if shared else []:
         if host in (master, str(known.get(master))):
             return [
                 f"cluster_endpoint: {text} is {master}, one of {len(masters)} control planes, and goes away "
-                "with it; set it to the address of a TCP load balancer in front of port 6443 of all of them"
+                "with it; set it to the address of a TCP load balancer in front of port 6443 of all of them, "
+                "or set api_endpoint: virtual-ip and it to a free address of theirs"
             ]
     return []
+
+
+def virtual_address(given: Mapping[str, Any], known: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the address that the control planes hand on among themselves."""
+    if given.get("api_endpoint") != "virtual-ip":
+        return []
+    name, address = "api_endpoint_address", str(given.get("api_endpoint_address") or "")
+    allowed = "allowed is a free IPv4 address of the control planes' network"
+    reason = not_reachable(address) or ("" if is_address(address) else "is not an IP address")
+    if not reason:
+        for what, network in _networks(given).items():
+            if ipaddress.ip_address(address) in network:
+                reason = f"lies in {what} {network}"
+    for host, own in known.items():
+        if address == str(own):
+            reason = f"is that of {host}"
+    for what in ("control_plane_node_ip", "worker_node_ip"):
+        if address in str(given.get(what) or "").split(","):
+            reason = f"is {what}"
+    wrong = (
+        [f"{name}: {address} {reason}; {allowed}, by default the host of cluster_endpoint"] if reason else []
+    )
+    port = given.get("api_endpoint_port")
+    taken = {*PORTS, *((80, 443) if given.get("control_plane_schedulable") else ())}
+    if port in taken or port in NODE_PORTS:
+        wrong.append(
+            f"api_endpoint_port: {port} is another's on a control plane; allowed is any but "
+            f"{', '.join(map(str, sorted(taken)))} and 30000 to 32767, such as 8443, by default that of "
+            "cluster_endpoint"
+        )
+    return wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 Variables = dict[str, Any]
@@ -83,6 +84,59 @@ def twins(probes: dict[str, Variables]) -> list[str]:
             )
         elif identity:
             seen[identity] = host
+    return wrong
+
+
+def network_of(known: Variables, address: str) -> ipaddress.IPv4Network | None:
+    """Return the network in which a machine has an address, from its facts."""
+    for fact in known.values():
+        if not isinstance(fact, dict) or "device" not in fact:
+            continue
+        for one in [fact.get("ipv4") or {}, *(fact.get("ipv4_secondaries") or [])]:
+            if one.get("address") == address:
+                return ipaddress.IPv4Network(f"{address}/{one['netmask']}", strict=False)
+    return None
+
+
+def ends(network: ipaddress.IPv4Network) -> set[str]:
+    """Return the addresses of a network that no machine has."""
+    return {str(network.network_address), str(network.broadcast_address)}
+
+
+def virtual_address(hosts: list[str], hostvars: Any) -> list[str]:
+    """Return what is wrong with the address that control planes share, from what they have said."""
+    wrong, stands, answers = [], False, dict[str, str]()
+    for host in hosts:
+        known = (hostvars[host].get("validate_facts") or {}).get("ansible_facts") or {}
+        probe = hostvars[host].get("validate_probe") or {}
+        address = probe.get("virtual_address")
+        if not address or "ansible_default_ipv4" not in known:
+            continue
+        chosen = hostvars[host].get("control_plane_node_ip") or known["ansible_default_ipv4"].get("address")
+        own = str(chosen).split(",", maxsplit=1)[0]
+        network, held = network_of(known, own), network_of(known, address)
+        if network is None:
+            wrong.append(
+                f"{host}: none of its interfaces has {own}; set control_plane_node_ip to an address that it "
+                "has"
+            )
+        elif address in ends(network) or ipaddress.ip_address(address) not in network:
+            wrong.append(
+                f"{host}: api_endpoint_address {address} lies outside of its network {network}; allowed is a "
+                "free address of a network that all control planes share"
+            )
+        if held and held.prefixlen < 32:
+            wrong.append(f"{host}: api_endpoint_address {address} is its own; allowed is a free address")
+        # Once it is built, it is one of them that answers.
+        stands = stands or bool(held or probe.get("lasting"))
+        if probe.get("answered_by"):
+            answers[host] = probe["answered_by"]
+    if answers and not stands:
+        host, link = next(iter(answers.items()))
+        wrong.append(
+            f"api_endpoint_address: {address} is taken: {link} answers for it, as {host} sees; allowed is a "
+            "free address"
+        )
     return wrong
 
 

@@ -42,6 +42,7 @@ BOUNDS: tuple[tuple[str, int, int | None], ...] = (
     ("storage_ebs_iops", 3000, 80000),
     ("storage_ebs_throughput", 125, 2000),
     ("vault_server_key_*", 1, 255),
+    ("api_endpoint_router_id", 1, 255),
     ("*_port", 1, 65535),
     # None of these is needed; 0 means none, or no limit.
     *(

@@ -43,6 +43,7 @@ def judge_nodes(
     """Judge what all nodes have said; `away` is what the controller does not reach, and why."""
     wrong = nodes.judge_all(asked["hosts"], variables["hostvars"], asked["bounds"])
     wrong += nodes.unreached("the controller", away)
+    wrong += nodes.virtual_address(variables["groups"].get("control_plane", []), variables["hostvars"])
     facts = {
         group: {host: facts_of(variables["hostvars"][host]) for host in variables["groups"].get(group, [])}
         for group in ("control_plane", "workers")
@@ -73,7 +74,8 @@ def machine_arguments(variables: dict[str, Any], templar: Any) -> dict[str, Any]
     known = Chosen(variables, templar)
     found: dict[str, Any] = {"urls": machine_urls(variables, known)}
     for group in variables["group_names"]:
-        found |= known.item("__validate_machines", group) or {}
+        more = known.item("__validate_machines", group) or {}
+        found |= more | {"ports": found.get("ports", {}) | more.get("ports", {})}
     return found
 
 
