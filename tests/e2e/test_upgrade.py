@@ -109,7 +109,8 @@ def test_an_upgrade_is_killed_and_goes_on_while_the_application_serves(old: Appl
             old.play_until(f"upgrade killed in {task.split(' : ')[1]}", task, *UPGRADE)
         run = old.play("upgrade", *UPGRADE, seconds=1800)
     print(
-        f"\nrequests: {dict(answers)}; writes: {len(acknowledged)}; without API: {[round(gap) for gap in gaps]}"
+        f"\nrequests: {dict(answers)}; writes: {len(acknowledged)}; "
+        f"seconds without API: {[round(gap) for gap in gaps]}"
     )
     assert run.status == 0, run.output[-6000:]
     assert versions(old) == {f"v{TO}"}

@@ -117,7 +117,10 @@ def test_another_version_of_kubernetes_is_held_beside_the_pinned_one(catalogue: 
         assert f"registry.k8s.io/kube-apiserver:v{version}" in names
         assert pins["container_runtime_pause_image"] in names
         assert not names & {image.image for image in catalogue.images}
-        for files in (one.files for one in (*other.packages.values(), *other.images)):
+        every = [package.files for package in other.packages.values()] + [
+            image.files for image in other.images
+        ]
+        for files in every:
             assert {name.split("/")[0] for several in files.values() for name in several} <= {
                 f"kubernetes-{version}"
             }
