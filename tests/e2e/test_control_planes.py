@@ -21,9 +21,9 @@ import yaml
 from .conftest import ROOT, Eventually, Machines, Run, repeated
 
 NAME, SUBNET, ADDRESS = "ha", "10.89.51.0/24", "10.89.51.10"
-LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--virtual-ip")
-LAB_UP += ("--workers", "1", "--control-plane-memory", "2500m", "--worker-memory", "2500m")
-LAB_UP += ("--components", "core")
+LAB_UP = ["quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--virtual-ip"]
+LAB_UP += ["--workers", "1", "--control-plane-memory", "2500m", "--worker-memory", "2500m"]
+LAB_UP += ["--components", "core"]
 KUBECONFIG = ROOT / "secrets" / NAME / "kubeconfig"
 NAMES = [f"master-{number}" for number in (1, 2, 3)]
 SECONDS_WITHOUT_API = 15

@@ -30,8 +30,8 @@ ELSEWHERE = {
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DNS_NAME = re.compile(rf"(?=.{{1,253}}$){NAME.pattern}(\.{NAME.pattern})*")
 # What listens on a control plane besides its HAProxy; docs/ports.md has what each is.
-PORTS = (22, 179, 2379, 2380, 2381, 2382, 6443, 9100, 9101, 10248, 10249, 10250, 10256, 10257, 10259)
-PORTS += (20241, 20244, 50051)
+PORTS = [22, 179, 2379, 2380, 2381, 2382, 6443, 9100, 9101, 10248, 10249, 10250, 10256, 10257, 10259]
+PORTS += [20241, 20244, 50051]
 NODE_PORTS = range(30000, 32768)
 # For examples in documents (RFC 5737); no machine has them.
 EXAMPLES = [ipaddress.ip_network(text) for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")]
