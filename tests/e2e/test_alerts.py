@@ -364,9 +364,9 @@ class Nothing(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-@fault("ServedCertificateNearEnd")
+@fault("ServedCertificateNearEnd", "PostgresCertificateNearEnd")
 def short_served(lab: Lab) -> Iterator[None]:
-    """A server outside of the cluster shows a certificate that ends in three days."""
+    """A server outside of the cluster, also as a database, shows a certificate that ends in three days."""
     folder = ROOT / "secrets" / NAME / "certificates"
     authority = (folder / "authority.crt").read_text(), (folder / "authority.key").read_text()
     pair = signed(authority, 3, {x509.NameOID.COMMON_NAME: "drill"}, GATEWAY)
@@ -378,8 +378,9 @@ def short_served(lab: Lab) -> Iterator[None]:
     targets = {"staticConfig": {"static": [f"https://{GATEWAY}:443/"]}}
     prober = {"url": "blackbox.monitoring.svc:9115", "path": "/probe"}
     spec = {"jobName": SPACE, "prober": prober, "module": "probes", "targets": targets}
+    probes = [of_monitoring("Probe", f"short-{job}", spec | {"jobName": job}) for job in (SPACE, "database")]
     try:
-        with applied(lab, of_monitoring("Probe", "short", spec)):
+        with applied(lab, *probes):
             yield
     finally:
         server.shutdown()
