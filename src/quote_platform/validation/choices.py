@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from cronsim import CronSim, CronSimError
 
+from quote_platform.paths import vault_password
 from quote_platform.validation.hosts import DNS_NAME, NAME, is_address
 
 Variables = Mapping[str, Any]
@@ -278,6 +281,22 @@ def vault(given: Variables, hosts: list[str]) -> list[str]:
             if not given.get(name)
         ]
     return wrong
+
+
+def lies_beside(given: Variables) -> list[str]:
+    """Return whether the password of Vault's keys lies where they do; it works, and may be meant."""
+    if given.get("secrets_backend") != "vault":
+        return []
+    keys, password = (Path(given[f"vault_server_{name}_file"]) for name in ("keys", "password"))
+    places = {keys.parent, Path(given["cluster_secrets_dir"])}
+    # A program may lie anywhere: what it prints comes from elsewhere.
+    if not places & set(password.parents) or (password.is_file() and os.access(password, os.X_OK)):
+        return []
+    return [
+        f"vault_server_password_file: {password} lies beside the keys that it opens, {keys}: whoever has a "
+        f"copy of both opens Vault. Move it to {vault_password(given['cluster_name'])}, or name another "
+        "place or a program that prints it (docs/vault.md)"
+    ]
 
 
 def logs(given: Variables) -> list[str]:
