@@ -563,6 +563,28 @@ def old_backup(lab: Lab) -> Iterator[None]:
         record(window["lastSuccessfulBackupTime"])
 
 
+@fault("PostgresRestoreSlow")
+def many_segments(lab: Lab) -> Iterator[None]:
+    """Ten thousand segments of the log are archived since the last base backup, by the figures of a pod."""
+    recovery, archived, backup = (
+        "cnpg_pg_replication_in_recovery",
+        "cnpg_pg_stat_archiver_last_archived_wal_start_lsn",
+        "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp",
+    )
+    # What is told within ten minutes after the base backup is where they are counted from.
+    figures = rf"{recovery} 0\n{backup} %s\n{archived} %s\n"
+    script = (
+        f"mkdir /tmp/www; told() {{ printf '{figures}' $since $1 > /tmp/www/metrics; }};"
+        " since=$(($(date +%s) - 240)); told 1; (sleep 400; told $((40 * 4294967296))) &"
+        " exec busybox httpd -f -p 8085 -h /tmp/www"
+    )
+    found = pod("segments", script, ports=[{"name": "metrics", "containerPort": 8085}])
+    found["metadata"] |= {"namespace": "velero", "labels": {"app.kubernetes.io/name": "velero"}}
+    with applied(lab, found):
+        time.sleep(400)
+        yield
+
+
 @fault("HighLatency", part=1)
 def slow(lab: Lab) -> Iterator[None]:
     """Every write takes the database most of a second."""
