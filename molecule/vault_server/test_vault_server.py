@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from quote_platform import vault
+from quote_platform import paths, vault
 from quote_platform.backup.vault import whole
 from scenario import Inventory, words
 
@@ -21,8 +21,8 @@ def api(variables: dict[str, Any], secrets: Path) -> vault.Api:
 
 
 @pytest.fixture(scope="module")
-def keys(secrets: Path) -> vault.Keys:
-    return vault.Keys(secrets / "vault-keys.yml", secrets / "vault-password")
+def keys(variables: dict[str, Any], secrets: Path) -> vault.Keys:
+    return vault.Keys(secrets / "vault-keys.yml", paths.vault_password(variables["cluster_name"]))
 
 
 def read(api: vault.Api, path: str) -> dict[str, Any]:
@@ -95,8 +95,13 @@ def test_keys_are_encrypted_and_nothing_else_is_kept(secrets: Path, keys: vault.
     text = (secrets / "vault-keys.yml").read_text()
     assert text.startswith("$ANSIBLE_VAULT;1.")
     assert len(keys.load()) == 3
-    for name in ("vault-keys.yml", "vault-password"):
-        assert (secrets / name).stat().st_mode & 0o777 == 0o600
+    for file in (keys.file, keys.password_file):
+        assert file.stat().st_mode & 0o777 == 0o600
+    password = keys.password_file.read_text().strip()
+    beside = [
+        file for file in secrets.rglob("*") if file.is_file() and password in file.read_text(errors="replace")
+    ]
+    assert not beside, "what opens the keys lies beside them"
     kept = keys._vault().decrypt(text).decode()
     assert "hvs." not in kept, "a token is kept"
     for key in keys.load():

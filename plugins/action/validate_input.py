@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 from quote_platform.validation import task
 
@@ -19,4 +20,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
         """Judge and, if anything is wrong, fail with all of it."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _, asked = self.validate_argument_spec(task.INPUT)
-        return result | task.judge_input(asked, task_vars or {}, self._templar, self._loader)
+        result |= task.judge_input(asked, task_vars or {}, self._templar, self._loader)
+        for line in result.pop("warnings", []):
+            Display().warning(line, formatted=True)
+        return result

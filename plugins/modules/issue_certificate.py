@@ -18,6 +18,12 @@ options:
   names: {type: list, elements: str, default: [], description: DNS names and IP addresses of the holder.}
   days: {type: int, default: 397, description: Days until it ends.}
   renew_days: {type: int, default: 60, description: It is renewed when fewer days are left.}
+  is_authority:
+    type: bool
+    default: false
+    description: Whether it signs others. Renewed, it keeps name and key; whoever trusts one trusts the other.
+  adopt_certificate: {type: str, default: "", description: "Authority, as PEM, taken over if there is none."}
+  adopt_key: {type: str, default: "", description: "Its key, as PEM."}
 author: [Quote Platform]
 """
 RETURN = """

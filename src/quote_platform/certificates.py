@@ -22,6 +22,9 @@ SPEC: dict[str, Any] = {
     "names": {"type": "list", "elements": "str", "default": []},
     "days": {"type": "int", "default": 397},
     "renew_days": {"type": "int", "default": 60},
+    "is_authority": {"type": "bool", "default": False},
+    "adopt_certificate": {"type": "str", "default": ""},
+    "adopt_key": {"type": "str", "default": "", "no_log": True},
 }
 AUTHORITY_DAYS = 3650
 Key = ec.EllipticCurvePrivateKey
@@ -57,11 +60,18 @@ def write(path: Path, content: bytes, mode: int) -> None:
 def load(path: Path) -> Pair | None:
     """Return certificate and key, if both are there and belong together."""
     try:
-        certificate = x509.load_pem_x509_certificate(path.with_suffix(".crt").read_bytes())
-        key = serialization.load_pem_private_key(path.with_suffix(".key").read_bytes(), None)
-    except (FileNotFoundError, ValueError):
+        return parse(path.with_suffix(".crt").read_bytes(), path.with_suffix(".key").read_bytes())
+    except FileNotFoundError:
         return None
-    return (certificate, key) if certificate.public_key() == key.public_key() else None  # type: ignore[return-value]
+
+
+def parse(certificate: bytes, key: bytes) -> Pair | None:
+    """Return what two texts hold, if they belong together."""
+    try:
+        pair = x509.load_pem_x509_certificate(certificate), serialization.load_pem_private_key(key, None)
+    except ValueError:
+        return None
+    return pair if pair[0].public_key() == pair[1].public_key() else None  # type: ignore[return-value]
 
 
 def sign(
@@ -105,12 +115,37 @@ def sign(
 def make(path: Path, name: str, names: list[str], days: int, *, issuer: Pair | None, is_ca: bool) -> Pair:
     """Make a key and its certificate and write both."""
     key = ec.generate_private_key(ec.SECP256R1())
-    certificate = sign(name, names, days, key, issuer=issuer, is_ca=is_ca)
+    pair = sign(name, names, days, key, issuer=issuer, is_ca=is_ca), key
+    save(path, pair)
+    return pair
+
+
+def save(path: Path, pair: Pair) -> None:
+    """Write a certificate and its key."""
     encoding = serialization.Encoding.PEM
-    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    # CloudNativePG reads the key of an authority in this form only; everybody else reads it as well.
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    private = pair[1].private_bytes(encoding, form, serialization.NoEncryption())
     write(path.with_suffix(".key"), private, 0o600)
-    write(path.with_suffix(".crt"), certificate.public_bytes(encoding), 0o644)
-    return certificate, key
+    write(path.with_suffix(".crt"), pair[0].public_bytes(encoding), 0o644)
+
+
+def renewed(pair: Pair, days: int) -> Pair:
+    """Return an authority that lasts longer; by its name and key, whoever trusts one trusts the other."""
+    certificate, key = pair
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(certificate.subject)
+        .issuer_name(certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(days=days))
+    )
+    for extension in certificate.extensions:
+        builder = builder.add_extension(extension.value, critical=extension.critical)
+    return builder.sign(key, hashes.SHA256()), key
 
 
 def reason(given: dict[str, Any], authority: x509.Certificate | None) -> str:
@@ -133,8 +168,32 @@ def reason(given: dict[str, Any], authority: x509.Certificate | None) -> str:
     return ""
 
 
+def run_authority(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+    """Make an authority, take one over, or have it last longer."""
+    path = Path(given["path"])
+    found, why = load(path), ""
+    if found is None:
+        found = parse(given["adopt_certificate"].encode(), given["adopt_key"].encode())
+        why = "there is none" if found is None else "the one that there was is taken over"
+    elif found[0].not_valid_after_utc - datetime.now(UTC) < timedelta(days=given["renew_days"]):
+        why = f"it ends on {found[0].not_valid_after_utc:%Y-%m-%d}"
+    if why and not dry_run:
+        if found:
+            save(path, renewed(found, given["days"]))
+        else:
+            make(path, given["common_name"], [], given["days"], issuer=None, is_ca=True)
+    return {"changed": bool(why), "reason": why, "diff": difference(path, why)}
+
+
+def difference(path: Path, why: str) -> dict[str, str]:
+    """Return what a task shows of a change."""
+    return {"before": "", "after": f"{path}.crt: {why}\n" if why else ""}
+
+
 def run(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
     """Issue the certificate that a task asks for, if it must be; return what the task returns."""
+    if given["is_authority"]:
+        return run_authority(given, dry_run)
     path, authority = Path(given["path"]), Path(given["authority"]) if given["authority"] else None
     issuer = load(authority) if authority else None
     why = reason(given, issuer[0] if issuer else None)
@@ -144,5 +203,4 @@ def run(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
         if authority and not issuer:
             issuer = make(authority, "Quote Platform authority", [], AUTHORITY_DAYS, issuer=None, is_ca=True)
         make(path, given["common_name"], given["names"], given["days"], issuer=issuer, is_ca=False)
-    difference = {"before": "", "after": f"{path}.crt: {why}\n" if why else ""}
-    return {"changed": bool(why), "reason": why, "diff": difference}
+    return {"changed": bool(why), "reason": why, "diff": difference(path, why)}

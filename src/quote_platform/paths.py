@@ -23,3 +23,8 @@ def state() -> Path:
     """Return the folder that holds the state of running labs and logs."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "quote-platform"
+
+
+def vault_password(cluster: str) -> Path:
+    """Return where the password of Vault's keys lies by default, apart from them."""
+    return Path.home() / ".config" / "quote-platform" / f"{cluster}.vault-password"

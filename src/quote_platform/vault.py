@@ -141,7 +141,9 @@ class Keys:
             secret = get_file_vault_secret(filename=str(self.password_file), loader=DataLoader())
             secret.load()
         except AnsibleError as error:
-            raise Refused(f"the password of {self.file} cannot be had: {error}") from error
+            raise Refused(
+                f"the password of {self.file} cannot be had from vault_server_password_file: {error}"
+            ) from error
         return VaultLib([("default", secret)])
 
     def kept(self) -> Document:
@@ -162,6 +164,7 @@ class Keys:
         """Keep what is made, which is made only once it is sure that it can be kept."""
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.password_file.exists():
+            self.password_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with create(self.password_file) as file:
                 file.write(secrets.token_urlsafe(32).encode() + b"\n")
         vault = self._vault()

@@ -364,9 +364,9 @@ class Nothing(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-@fault("ServedCertificateNearEnd")
+@fault("ServedCertificateNearEnd", "PostgresCertificateNearEnd")
 def short_served(lab: Lab) -> Iterator[None]:
-    """A server outside of the cluster shows a certificate that ends in three days."""
+    """A server outside of the cluster, also as a database, shows a certificate that ends in three days."""
     folder = ROOT / "secrets" / NAME / "certificates"
     authority = (folder / "authority.crt").read_text(), (folder / "authority.key").read_text()
     pair = signed(authority, 3, {x509.NameOID.COMMON_NAME: "drill"}, GATEWAY)
@@ -378,8 +378,9 @@ def short_served(lab: Lab) -> Iterator[None]:
     targets = {"staticConfig": {"static": [f"https://{GATEWAY}:443/"]}}
     prober = {"url": "blackbox.monitoring.svc:9115", "path": "/probe"}
     spec = {"jobName": SPACE, "prober": prober, "module": "probes", "targets": targets}
+    probes = [of_monitoring("Probe", f"short-{job}", spec | {"jobName": job}) for job in (SPACE, "database")]
     try:
-        with applied(lab, of_monitoring("Probe", "short", spec)):
+        with applied(lab, *probes):
             yield
     finally:
         server.shutdown()
@@ -560,6 +561,28 @@ def old_backup(lab: Lab) -> Iterator[None]:
     finally:
         (window,) = status["serverRecoveryWindow"].values()
         record(window["lastSuccessfulBackupTime"])
+
+
+@fault("PostgresRestoreSlow")
+def many_segments(lab: Lab) -> Iterator[None]:
+    """Ten thousand segments of the log are archived since the last base backup, by the figures of a pod."""
+    recovery, archived, backup = (
+        "cnpg_pg_replication_in_recovery",
+        "cnpg_pg_stat_archiver_last_archived_wal_start_lsn",
+        "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp",
+    )
+    # What is told within ten minutes after the base backup is where they are counted from.
+    figures = rf"{recovery} 0\n{backup} %s\n{archived} %s\n"
+    script = (
+        f"mkdir /tmp/www; told() {{ printf '{figures}' $since $1 > /tmp/www/metrics; }};"
+        " since=$(($(date +%s) - 240)); told 1; (sleep 400; told $((40 * 4294967296))) &"
+        " exec busybox httpd -f -p 8085 -h /tmp/www"
+    )
+    found = pod("segments", script, ports=[{"name": "metrics", "containerPort": 8085}])
+    found["metadata"] |= {"namespace": "velero", "labels": {"app.kubernetes.io/name": "velero"}}
+    with applied(lab, found):
+        time.sleep(400)
+        yield
 
 
 @fault("HighLatency", part=1)

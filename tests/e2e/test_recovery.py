@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from quote_platform import vault
+from quote_platform import paths, vault
 
 from .conftest import LAB_UP, NAME, ROOT, Eventually, Lab, primary_of, sql, stored, writer
 from .test_platform import succeeded
@@ -64,7 +64,7 @@ def as_root(work: Callable[[vault.Api], Any]) -> Any:
     """Do something with Vault, opened by the keys that are kept."""
     secrets = ROOT / "secrets" / NAME
     api = vault.Api.open(VAULT, (secrets / "certificates/authority.crt").read_text(), 90)
-    keys = vault.Keys(secrets / "vault-keys.yml", secrets / "vault-password")
+    keys = vault.Keys(secrets / "vault-keys.yml", paths.vault_password(NAME))
     with vault.root(api, keys.load()):
         return work(api)
 

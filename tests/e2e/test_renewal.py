@@ -1,5 +1,6 @@
 """Certificates are made anew while they are in use."""
 
+import re
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from quote_platform.mirror import catalogue
+from quote_platform.rotation import rotation
 from quote_platform.verify.certificates import shown
 
 from .conftest import HOST, NAME, ROOT, Eventually, Lab
@@ -59,6 +61,31 @@ def test_users_do_not_notice_that_the_certificate_is_renewed(lab: Lab, eventuall
             stop.set()
     assert len(asked) > 20
     assert not failed
+
+
+def test_vault_and_the_application_go_on_when_postgresqls_certificates_are_new(
+    lab: Lab, eventually: Eventually
+) -> None:
+    """The operator is made to renew all that it signs, its own authority too; nobody tells Vault."""
+    names = ("postgres-ca", "postgres-server", "postgres-replication")
+    accounts = rotation(ROOT / "secrets" / NAME / "kubeconfig", "quote-lab", "quote-app-database", 60)
+
+    def secrets() -> set[str]:
+        found = lab.kubectl(
+            f"get secret -n quote-lab {' '.join(names)} -o jsonpath={{.items[*].data}}", check=False
+        )
+        return set(re.findall(r'"(?:ca|tls)[.]crt":"([^"]+)', found))
+
+    before = secrets()
+    assert len(before) == len(names)
+    with lab.requests(lab.workers) as answers:
+        lab.kubectl(f"delete secret -n quote-lab {' '.join(names)}")
+        eventually(lambda: len(secrets() - before) == len(names), 120, "the old")
+        result = accounts.rotate()
+        lab.kubectl("rollout restart -n quote-lab deployment/quote-app")
+        lab.kubectl("rollout status -n quote-lab deployment/quote-app --timeout=120s")
+    assert set(answers) == {"200"}, dict(answers)
+    assert all(result.user in accounts.sessions()[address] for address in accounts.pods().values())
 
 
 def test_the_control_plane_goes_on_with_new_certificates(lab: Lab) -> None:

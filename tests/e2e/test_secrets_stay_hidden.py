@@ -92,7 +92,8 @@ def secrets(lab: Lab) -> dict[str, str]:
         for key, value in (secret.get("data") or {}).items():
             add(name, key, base64.b64decode(value).decode(errors="replace"))
     folders = [ROOT / "secrets" / NAME, paths.state() / "labs" / NAME]
-    for file in (file for folder in folders for file in folder.rglob("*") if file.stat().st_size < 1_000_000):
+    files = [file for folder in folders for file in folder.rglob("*") if file.stat().st_size < 1_000_000]
+    for file in (*files, paths.vault_password(NAME)):
         if not file.is_file() or file.suffix in {".crt", ".pub", ".pem"}:
             continue
         if file.name in PUBLIC_FILES or file.is_relative_to(PUBLIC_FOLDER):

@@ -1,9 +1,11 @@
 """What verification says about certificates, on servers of its own."""
 
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from socket import SHUT_RDWR, create_server
 from types import SimpleNamespace
@@ -74,3 +76,63 @@ def test_what_ends_soon_is_named(tmp_path: Path) -> None:
 def test_who_cannot_be_asked_is_said(tmp_path: Path) -> None:
     with server(tmp_path, 40) as (port, _):
         assert "not to be seen from here: 127.0.0.1:1" in certificates.certificates(target(tmp_path, port, 1))
+
+
+def authority(folder: Path, name: str, **given: Any) -> dict[str, Any]:
+    """Have an authority as a task does."""
+    spec = {key: value.get("default") for key, value in issuing.SPEC.items()}
+    asked = {
+        "path": str(folder / name),
+        "common_name": name,
+        "is_authority": True,
+        "days": 3650,
+        "renew_days": 365,
+    }
+    return issuing.run(spec | asked | given, False)
+
+
+def openssl(*words: str | Path) -> str:
+    return subprocess.run(["openssl", *words], check=True, capture_output=True, text=True).stdout
+
+
+def test_an_authority_is_made_once(tmp_path: Path) -> None:
+    assert authority(tmp_path, "new")["reason"] == "there is none"
+    assert not authority(tmp_path, "new")["changed"]
+    # The only form that CloudNativePG reads.
+    assert (tmp_path / "new.key").read_text().startswith("-----BEGIN EC PRIVATE KEY-----")
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+def test_whoever_trusts_an_authority_trusts_the_one_that_succeeds_it(tmp_path: Path, adopted: bool) -> None:
+    """What the old one has signed is valid by the new one, and the other way round."""
+    old = issuing.make(tmp_path / "old", "old", [], 90, issuer=None, is_ca=True)
+    issuing.make(tmp_path / "server", "server", ["localhost"], 30, issuer=old, is_ca=False)
+    if adopted:
+        texts = {
+            f"adopt_{word}": (tmp_path / f"old.{end}").read_text()
+            for word, end in (("certificate", "crt"), ("key", "key"))
+        }
+        told = authority(tmp_path, "new", **texts)
+        assert told["reason"] == "the one that there was is taken over"
+    else:
+        for end in ("crt", "key"):
+            (tmp_path / f"new.{end}").write_bytes((tmp_path / f"old.{end}").read_bytes())
+        assert authority(tmp_path, "new")["reason"].startswith("it ends on ")
+    new = issuing.load(tmp_path / "new")
+    assert new
+    assert new[0].not_valid_after_utc - old[0].not_valid_after_utc > timedelta(days=3500)
+    assert not authority(tmp_path, "new")["changed"]
+    issuing.make(tmp_path / "later", "later", ["localhost"], 30, issuer=new, is_ca=False)
+    for signer in ("old", "new"):
+        for shown in ("server", "later"):
+            openssl(
+                "verify", "-x509_strict", "-CAfile", tmp_path / f"{signer}.crt", tmp_path / f"{shown}.crt"
+            )
+
+
+def test_a_dry_run_makes_no_authority(tmp_path: Path) -> None:
+    spec = {key: value.get("default") for key, value in issuing.SPEC.items()}
+    assert issuing.run(spec | {"path": str(tmp_path / "a"), "common_name": "a", "is_authority": True}, True)[
+        "changed"
+    ]
+    assert not list(tmp_path.iterdir())

@@ -168,6 +168,20 @@ def test_what_the_machinery_asks_all_day_is_not_audited() -> None:
     assert level("kubernetes-admin", ["system:masters"], "get", ("", "pods")) == "Metadata"
 
 
+@pytest.mark.parametrize(
+    "resource", [("coordination.k8s.io", "leases"), ("", "events"), ("events.k8s.io", "events")]
+)
+def test_of_events_and_leases_only_deletions_are_audited(resource: tuple[str, str]) -> None:
+    for user, groups in (
+        ("system:node:worker-1", ["system:nodes"]),
+        ("kubernetes-admin", ["system:masters"]),
+    ):
+        for verb in ("get", "list", "watch", "create", "update", "patch"):
+            assert level(user, groups, verb, resource) == "None"
+        for verb in ("delete", "deletecollection"):
+            assert level(user, groups, verb, resource) == "Metadata"
+
+
 # What the nodes' commands do; NODE names the node. A container is replaced half a second after its manifest.
 COMMANDS = {
     "kubeadm": """

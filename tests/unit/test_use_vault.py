@@ -18,7 +18,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.vault = Double()
-        self.keys = vault.Keys(folder / "secrets" / "vault-keys.yml", folder / "secrets" / "vault-password")
+        self.keys = vault.Keys(folder / "secrets" / "vault-keys.yml", folder / "apart" / "password")
         self.api = vault.Api("https://vault", self.vault.client(), 0)
 
     def use(self, dry_run: bool = False, **given: Any) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def test_it_is_initialised_once_and_its_keys_are_kept_encrypted(place: Place) ->
 
 
 def test_keys_that_cannot_be_kept_are_never_made(place: Place) -> None:
-    place.keys.file.parent.mkdir()
+    place.keys.password_file.parent.mkdir()
     place.keys.password_file.write_text("")  # ansible-vault takes no empty password
     with pytest.raises(vault.Refused, match=r"the password of .* cannot be had"):
         place.use(initialize=True)

@@ -211,6 +211,33 @@ def test_the_playbook_passes_right_input(tmp_path: Path) -> None:
     play(inventory(tmp_path / "right", {}), "--tags", "static", status=0)
 
 
+def test_the_playbook_warns_of_a_password_that_lies_beside_its_keys(tmp_path: Path) -> None:
+    hosts = HOSTS | {"vault": {"vault-1": "10.77.0.31"}}
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+
+    def told(name: str, **settings: Any) -> list[str]:
+        given = {"vars": {"cluster_secrets_dir": str(secrets), **settings}, "hosts": hosts}
+        return task.warnings(ROOT, *of_a_task(inventory(tmp_path / name, given), "master-1"))
+
+    assert told("default") == []
+    program = secrets / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    assert told("program", vault_server_password_file=str(program)) == []
+    assert told("elsewhere", vault_server_password_file=str(tmp_path / "password")) == []
+    beside = told("named", vault_server_password_file=str(secrets / "apart/password"))
+    assert beside[0].startswith(f"vault_server_password_file: {secrets}/apart/password lies beside the keys")
+    # Where an earlier version has put it, it goes on to be found.
+    (secrets / "vault-password").write_text("password")
+    assert told("without", secrets_backend="") == []
+    given = {"vars": {"cluster_secrets_dir": str(secrets)}, "hosts": hosts}
+    output = play(inventory(tmp_path / "old", given), "--tags", "static", status=0)
+    assert f"vault_server_password_file: {secrets}/vault-password lies beside the keys" in " ".join(
+        output.split()
+    )
+
+
 def test_hosts_share_nothing_that_one_of_them_learns(tmp_path: Path) -> None:
     """Ansible gives one table to all hosts that a task with run_once gives their first facts to."""
     name = {"own": "{{ inventory_hostname }}", "cacheable": True}

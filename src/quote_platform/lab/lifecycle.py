@@ -269,6 +269,7 @@ def down(name: str) -> None:
         if ours:
             inventory.remove(name)
             shutil.rmtree(paths.repository() / "secrets" / name, ignore_errors=True)
+            paths.vault_password(name).unlink(missing_ok=True)
         shutil.rmtree(state(name), ignore_errors=True)
     with host.lock("host"):
         if not podman.containers() and not any((paths.state() / "labs").glob("*")):

@@ -88,6 +88,7 @@ def judge(given: Input, together: bool = True) -> list[str]:
         wrong += hosts.virtual_address(values, addresses)
         wrong += choices.urls(values)
         wrong += choices.names(values, values.given)
+        wrong += choices.items(values.given)
         wrong += choices.schedules(values)
         wrong += choices.parameters(values)
         wrong += choices.scale(values, nodes)

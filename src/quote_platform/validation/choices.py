@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from cronsim import CronSim, CronSimError
 
+from quote_platform.paths import vault_password
 from quote_platform.validation.hosts import DNS_NAME, NAME, is_address
 
 Variables = Mapping[str, Any]
@@ -42,6 +45,109 @@ SQL_WORDS = set(
     template1
     """.split()  # noqa: SIM905 (a list of them fills a page)
 )
+
+
+LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+LABEL_KEY = re.compile(rf"({DNS_NAME.pattern}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?")
+
+
+def is_network(text: str) -> bool:
+    """Tell whether a text is an IPv4 address or a network of them."""
+    try:
+        ipaddress.IPv4Network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def is_host(text: str) -> bool:
+    """Tell whether a text is a name or an address; of a name the first part may stand for all."""
+    return is_address(text) or bool(DNS_NAME.fullmatch(text.lower().removeprefix("*.")))
+
+
+def is_port(text: str) -> bool:
+    """Tell whether a text is the number of a port."""
+    return text.isdecimal() and 1 <= int(text) <= 65535
+
+
+def is_target(text: str) -> bool:
+    """Tell whether a text is HOST:PORT."""
+    host, _, port = text.rpartition(":")
+    return is_host(host) and is_port(port)
+
+
+# What each item of a list has to be, by the names of the variables; what it is called, what is allowed.
+ITEMS: tuple[tuple[str, Callable[[str], object], str, str], ...] = (
+    (r".*_namespaces", NAME.fullmatch, "a namespace", "up to 63 of a-z, 0-9 and - (RFC 1123)"),
+    (r".*_ports", is_port, "a port", "1 to 65535"),
+    (r".*_cidrs", is_network, "an IPv4 network", "for example 10.0.0.0/8"),
+    (
+        r"control_plane_certificate_sans|monitoring_public_addresses|secrets_delivery_database_hosts",
+        is_host,
+        "a host",
+        "names and addresses",
+    ),
+    (
+        r"monitoring_databases|monitoring_vault_targets",
+        is_target,
+        "HOST:PORT",
+        "for example db.example.com:5432",
+    ),
+    (r"monitoring_probes", re.compile(r"https?://[^/\s]+.*").fullmatch, "a URL", "http:// or https://"),
+)
+
+
+def items(given: Variables) -> list[str]:
+    """Return what in lists of names, addresses and labels is none; of what is written."""
+    wrong = []
+    for name, value in given.items():
+        rule = next((rule for rule in ITEMS if re.fullmatch(rule[0], name)), None)
+        if rule and isinstance(value, (list, dict)):
+            _, right, called, allowed = rule
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, item in parts:
+                place = f"{name}.{key}" if isinstance(value, dict) else f"{name}[{key}]"
+                if not right(str(item)):
+                    wrong.append(f"{place}: {item!r} is not {called}; allowed are {allowed}")
+    if "velero_namespaces" in given and not given["velero_namespaces"] and given.get("backups_enabled", True):
+        wrong.append(
+            "velero_namespaces: empty, by which Velero understands all; allowed is one namespace or more"
+        )
+    return wrong + _schedule_names(given) + _labels(given)
+
+
+def _schedule_names(given: Variables) -> list[str]:
+    wrong = []
+    names = [str(item.get("name")) for item in given.get("velero_schedules") or []]
+    if "velero_schedules" in given and not names:
+        wrong.append("velero_schedules: empty; allowed is one or more, or backups_enabled: false")
+    for index, name in enumerate(names):
+        if not NAME.fullmatch(name):
+            wrong.append(
+                f"velero_schedules[{index}].name: {name!r} is not a name; allowed are "
+                "up to 63 of a-z, 0-9 and -"
+            )
+        elif name in names[:index]:
+            wrong.append(f"velero_schedules[{index}].name: {name} is there twice; allowed is another name")
+    return wrong
+
+
+def _labels(given: Variables) -> list[str]:
+    """Return which labels are none; without any, every pod is meant."""
+    chosen = {f"postgres_clients[{i}]": item for i, item in enumerate(given.get("postgres_clients") or [])}
+    for index, client in enumerate(given.get("monitoring_clients") or []):
+        chosen[f"monitoring_clients[{index}].labels"] = client.get("labels") or {}
+    wrong = []
+    for place, labels in chosen.items():
+        if not labels:
+            wrong.append(f"{place}: empty, which lets every pod in; allowed is one label or more")
+        for key, value in labels.items():
+            if not LABEL_KEY.fullmatch(str(key)) or not isinstance(value, str) or not LABEL.fullmatch(value):
+                wrong.append(
+                    f"{place}: {key}: {value!r} is not a label; allowed is text of up to 63 letters, digits, "
+                    "-, _ and ."
+                )
+    return wrong
 
 
 def minor(version: Any) -> tuple[int, int] | None:
@@ -281,6 +387,22 @@ def vault(given: Variables, hosts: list[str]) -> list[str]:
     return wrong
 
 
+def lies_beside(given: Variables) -> list[str]:
+    """Return whether the password of Vault's keys lies where they do; it works, and may be meant."""
+    if given.get("secrets_backend") != "vault":
+        return []
+    keys, password = (Path(given[f"vault_server_{name}_file"]) for name in ("keys", "password"))
+    places = {keys.parent, Path(given["cluster_secrets_dir"])}
+    # A program may lie anywhere: what it prints comes from elsewhere.
+    if not places & set(password.parents) or (password.is_file() and os.access(password, os.X_OK)):
+        return []
+    return [
+        f"vault_server_password_file: {password} lies beside the keys that it opens, {keys}: whoever has a "
+        f"copy of both opens Vault. Move it to {vault_password(given['cluster_name'])}, or name another "
+        "place or a program that prints it (docs/vault.md)"
+    ]
+
+
 def logs(given: Variables) -> list[str]:
     """Return what is wrong with how logs are collected and kept."""
     if not given.get("logging_enabled", True):
@@ -421,15 +543,6 @@ def delivery(given: Variables) -> list[str]:
                 "NetworkPolicy knows who comes in"
             )
     return wrong
-
-
-def is_network(text: str) -> bool:
-    """Tell whether a text is an IPv4 address or a network of them."""
-    try:
-        ipaddress.IPv4Network(text, strict=False)
-    except ValueError:
-        return False
-    return True
 
 
 def accounts(given: Variables) -> list[str]:

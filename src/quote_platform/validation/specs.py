@@ -34,6 +34,7 @@ TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 BOUNDS: tuple[tuple[str, int, int | None], ...] = (
     ("postgres_instances", 1, 9),
     ("postgres_synchronous_replicas", 0, 8),
+    ("postgres_restore_parallel", 1, 32),
     ("postgres_vault_port", 1025, 65535),
     ("quote_app_cpu_target", 1, 100),
     ("quote_app_scale_down_seconds", 0, 3600),

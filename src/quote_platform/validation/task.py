@@ -11,7 +11,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.utils.vars import load_extra_vars
 
 from quote_platform import validation
-from quote_platform.validation import call, capacity, hosts, nodes, sources, specs
+from quote_platform.validation import call, capacity, choices, hosts, nodes, sources, specs
 
 # plugins/modules has what each means.
 INPUT: dict[str, Any] = {
@@ -34,7 +34,23 @@ def judge_input(
     wrong = call.judge(_call(project, asked, variables, templar.template))
     if not wrong and not asked["judged"]:
         wrong = validation.judge(_input(project, variables, templar, loader), together=asked["together"])
-    return verdict(wrong, "mistake", "touched")
+    if wrong or asked["judged"]:
+        return verdict(wrong, "mistake", "touched")
+    return {"warnings": warnings(project, variables, templar)}
+
+
+def warnings(project: Path, variables: dict[str, Any], templar: Any) -> list[str]:
+    """Return what is allowed, and better otherwise."""
+    # The task itself may run for localhost, which has none of the platform's variables.
+    hosts_of_vault = variables["groups"].get("vault")
+    if not hosts_of_vault:
+        return []
+    raw = specs.defaults(project / "roles") | variables["hostvars"].raw_get(hosts_of_vault[0])
+    raw |= {"groups": variables["groups"], "hostvars": variables["hostvars"]}
+    known = templar.copy_with_new_env(available_variables=raw)
+    names = ("secrets_backend", "cluster_name", "cluster_secrets_dir")
+    names += ("vault_server_keys_file", "vault_server_password_file")
+    return choices.lies_beside({name: validation.plain(known.template(raw[name])) for name in names})
 
 
 def judge_nodes(

@@ -449,7 +449,7 @@ def delivered_secret(target: Target) -> str:
     generator = found("generators.external-secrets.io", "v1alpha1", "vaultdynamicsecrets")
     if generator:
         known = generator["metadata"]["annotations"]["quote-platform/database-authority"]
-        data = target.core.read_namespaced_secret(f"{target.postgres}-ca", target.namespace).data
+        data = target.core.read_namespaced_secret(f"{target.postgres}-authority", target.namespace).data
         now = hashlib.sha256(base64.b64decode(data["ca.crt"]).strip()).hexdigest()
         if known != now:
             raise Failed(
