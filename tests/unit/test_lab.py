@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from quote_platform import machine, paths
+from quote_platform import components, machine, paths
 from quote_platform.lab import acme, application, cli, host, image, inventory, lifecycle, logs, podman
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab
@@ -26,6 +26,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout, a cache and a state of their own, and no podman."""
     (tmp_path / "roles").mkdir()
     (tmp_path / "site.yml").touch()
+    (tmp_path / components.FILE).parent.mkdir(parents=True)
+    (tmp_path / components.FILE).symlink_to(paths.repository() / components.FILE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

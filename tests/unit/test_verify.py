@@ -14,13 +14,14 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from jinja2.nativetypes import NativeEnvironment
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
 from kubernetes import client
 from kubernetes.client import ApiException
 from rich.console import Console
 from typer.testing import CliRunner
 
-from quote_platform import paths
+from quote_platform import components
 from quote_platform.verify import backups, checks, cli, logs, metrics
 from quote_platform.verify.report import Check, Report
 from quote_platform.verify.target import Failed, NotRun, Target, wait
@@ -259,14 +260,19 @@ def test_the_report_and_the_exit_status(  # noqa: PLR0917 (fixtures)
 
 
 def test_the_playbook_names_what_is_switched_off() -> None:
-    play = yaml.safe_load((paths.repository() / "playbooks" / "verify.yml").read_text())[-1]
-    text, environment = play["vars"]["verify_switched_off"], NativeEnvironment()
-    on = dict.fromkeys(SWITCHES.values(), "chosen")
-    found: Any = environment.from_string(text).render(on)
-    assert found == []
+    loader = DataLoader()
+    play = loader.load_from_file(str(ROOT / "playbooks" / "verify.yml"), trusted_as_template=True)[-1]
+    listed = components.load(ROOT)
+    assert {part["reported"]: part["switch"] for part in listed["platform_parts"].values()} == SWITCHES
+
+    def left_out(**choices: Any) -> Any:
+        context = play["vars"] | listed | dict.fromkeys(SWITCHES.values(), "chosen") | choices
+        return Templar(loader=loader, variables=context).template(context["verify_switched_off"])
+
+    assert left_out() == []
     for name, switch in SWITCHES.items():
-        found = environment.from_string(text).render(on | {switch: ""})
-        assert found == [{"name": name, "reason": OFF[name]}]
+        off = False if switch.endswith("_enabled") else ""
+        assert left_out(**{switch: off}) == [{"name": name, "reason": OFF[name]}]
 
 
 def test_what_looks_like_markup_is_shown_as_it_is() -> None:

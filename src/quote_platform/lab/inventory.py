@@ -6,18 +6,11 @@ from typing import Any
 
 import yaml
 
-from quote_platform import paths
+from quote_platform import components, paths
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab
 from quote_platform.mirror.availability import unavailable
-from quote_platform.mirror.catalogue import Part
 
-# What switches a component off that was not chosen; the others go by the machines that there are.
-SWITCHES = {
-    Part.BACKUPS: "backups_enabled",
-    Part.LOGS: "logging_enabled",
-    Part.MONITORING: "monitoring_enabled",
-}
 HEADER = "# Written by `quote-platform lab up`; changes are lost at the next one.\n"
 
 
@@ -85,7 +78,12 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         settings["logging_enabled"] = False  # unless there is another store
     if lab.virtual_ip:
         settings |= {"api_endpoint": "virtual-ip", "cluster_endpoint": lab.endpoint}
-    settings |= {switch: False for part, switch in SWITCHES.items() if part not in lab.components}
+    # The others go by the machines that there are.
+    settings |= {
+        switch: False
+        for part, switch in components.switches(paths.repository()).items()
+        if switch.endswith("_enabled") and part not in lab.components
+    }
     _dump(platform / "mirror.yml", settings | (more or {}))
 
     shared = platform / "lab.yml"

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from ansible.errors import AnsibleError
 
+from quote_platform import components
 from quote_platform.validation import choices, hosts, specs
 
 Variables = dict[str, Any]
@@ -52,7 +53,7 @@ class Input:
 def judge(given: Input, together: bool = True) -> list[str]:
     """Return every mistake, as a line that names what is allowed; on request of each value alone."""
     known = specs.load(given.project / "roles")
-    defaults = specs.defaults(given.project / "roles")
+    defaults = specs.defaults(given.project / "roles") | components.load(given.project)
     machines = hosts.machines(given.groups)
     shared = _Shared()
     resolved = {host: _Values(given, host, known, defaults, shared) for host in machines}
@@ -91,6 +92,7 @@ def judge(given: Input, together: bool = True) -> list[str]:
         wrong += choices.items(values.given)
         wrong += choices.schedules(values)
         wrong += choices.parameters(values)
+        wrong += choices.unobtainable(values)
         wrong += choices.scale(values, nodes)
         wrong += choices.accounts(values)
         wrong += choices.issuers(values)
@@ -209,11 +211,10 @@ class _Values(Mapping[str, Any]):
         for name in sorted(map(str, raw)):
             if name in options or CONNECTION.fullmatch(name):
                 self._resolve(name, options.get(name))
-        unused = {"ingress-nginx": "traefik", "traefik": "ingress_nginx"}.get(
-            str(self.given.get("ingress_controller"))
-        )
+        listed = self.get("platform_components", [])
+        unused = {one["role"] for one in listed} - {one["role"] for one in listed if one["chosen"]}
         for role, its in known.items():
-            if role not in {unused, *INTERNAL}:
+            if role not in unused and role not in INTERNAL:
                 self.wrong += specs.missing(role, its, self.given | dict.fromkeys(self._refused, True))
 
     def __getitem__(self, name: str) -> Any:

@@ -190,6 +190,22 @@ def unavailable(given: Variables) -> dict[str, str]:
     }
 
 
+def unobtainable(given: Variables) -> list[str]:
+    """Return which choices ask for components that cannot be had, where they may not be left out."""
+    wrong, missing = [], unavailable(given)
+    listed = given.get("platform_components", [])
+    chosen = {one["name"] for one in listed if one["chosen"]}
+    variants = [one for one in given.get("platform_variants", []) if one["of"] in chosen]
+    for one in [*listed, *variants]:
+        name, refused = one["name"], one.get("refused")
+        if not refused or not one["chosen"] or name not in missing:
+            continue
+        value = given[refused["choice"]]
+        what = "cannot be had here" if value == name else f"needs {name}, which cannot be had here"
+        wrong.append(f"{refused['choice']}: {value} {what} ({missing[name]}); {refused['instead']}")
+    return wrong
+
+
 def urls(given: Variables) -> list[str]:
     """Return what is not a URL."""
     wrong = []
@@ -255,14 +271,8 @@ def names(given: Variables, written: Variables) -> list[str]:
 
 
 def scale(given: Variables, workers: int) -> list[str]:
-    """Return which numbers of instances do not go together, and what cannot be had."""
+    """Return which numbers of instances do not go together."""
     wrong = []
-    missing = unavailable(given)
-    controller = given.get("ingress_controller")
-    if controller in missing:
-        wrong.append(
-            f"ingress_controller: {controller} cannot be had here ({missing[controller]}); choose another"
-        )
     instances, synchronous = given["postgres_instances"], given["postgres_synchronous_replicas"]
     if synchronous >= instances:
         wrong.append(f"postgres_synchronous_replicas: {synchronous}; allowed are 0 to {instances - 1}")
@@ -340,12 +350,6 @@ def parameters(given: Variables) -> list[str]:
 def issuers(given: Variables) -> list[str]:
     """Return what is wrong with how certificates are asked for."""
     wrong = []
-    issuer, missing = given.get("certificate_issuer"), unavailable(given)
-    if issuer and "cert-manager" in missing:
-        wrong.append(
-            f"certificate_issuer: {issuer} needs cert-manager, which cannot be had here "
-            f"({missing['cert-manager']}); leave it empty"
-        )
     for name in ("cert_manager_acme_production", "cert_manager_acme_staging"):
         value = given.get(name)
         if not re.match(r"^https://[^/\s]+", str(value)):
@@ -408,17 +412,7 @@ def logs(given: Variables) -> list[str]:
     if not given.get("logging_enabled", True):
         return []
     wrong = []
-    missing, store = unavailable(given), given.get("logging_store")
-    needs = {"logging_collector": {"fluentd": ["logging-fluentd"]}}
-    needs["logging_store"] = {"eck": ["logging-elasticsearch", "logging-kibana"]}
-    for name, components in needs.items():
-        for component in components.get(str(given.get(name)), []):
-            if component in missing:
-                wrong.append(
-                    f"{name}: {given[name]} needs {component}, which cannot be had here "
-                    f"({missing[component]}); choose another, or set logging_enabled: false"
-                )
-    if store == "external":
+    if given.get("logging_store") == "external":
         wrong += [
             f"{name}: empty; logging_store external needs it"
             for name in (
@@ -503,24 +497,13 @@ def metrics(given: Variables) -> list[str]:
 def delivery(given: Variables) -> list[str]:
     """Return what is wrong with how secrets come to applications."""
     wrong: list[str] = []
-    backend, missing = given.get("secrets_backend"), unavailable(given)
+    backend = given.get("secrets_backend")
     if not backend:
         return wrong
-    if given.get("secrets_delivery_method") == "csi":
-        if backend != "vault":
-            wrong.append(
-                f"secrets_delivery_method: csi knows Vault only, secrets_backend is {backend}; "
-                "allowed is external-secrets"
-            )
-        if "secrets-delivery-csi" in missing:
-            wrong.append(
-                f"secrets_delivery_method: csi cannot be had here ({missing['secrets-delivery-csi']}); "
-                "allowed is external-secrets"
-            )
-    elif "secrets-delivery" in missing:
+    if given.get("secrets_delivery_method") == "csi" and backend != "vault":
         wrong.append(
-            f"secrets_backend: {backend} needs External Secrets Operator, which cannot be had here "
-            f"({missing['secrets-delivery']}); leave it empty"
+            f"secrets_delivery_method: csi knows Vault only, secrets_backend is {backend}; "
+            "allowed is external-secrets"
         )
     refresh, lease = given["secrets_delivery_refresh_hours"], given["secrets_delivery_lease_hours"]
     if backend != "vault":

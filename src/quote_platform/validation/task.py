@@ -10,7 +10,7 @@ from ansible import constants
 from ansible.parsing.dataloader import DataLoader
 from ansible.utils.vars import load_extra_vars
 
-from quote_platform import validation
+from quote_platform import components, validation
 from quote_platform.validation import call, capacity, choices, hosts, nodes, sources, specs
 
 # plugins/modules has what each means.
@@ -119,7 +119,9 @@ def controller_urls(variables: dict[str, Any], templar: Any) -> list[str]:
 
 
 class Chosen:
-    """What roles/validate/vars/workloads.yml says of a host, with the defaults of all roles.
+    """What roles/validate/vars/workloads.yml says of a host, by the list of components.
+
+    With the defaults of all roles.
 
     `variables` are a task's own.
     """
@@ -127,10 +129,11 @@ class Chosen:
     def __init__(self, variables: dict[str, Any], templar: Any) -> None:
         role, host = Path(variables["role_path"]).resolve(), variables["inventory_hostname"]
         table = DataLoader().load_from_file(str(role / "vars/workloads.yml"), trusted_as_template=True)
+        table |= components.load(role.parents[1])
         self._raw = (
             specs.defaults(role.parent)
-            | table
             | variables["hostvars"].raw_get(host)
+            | table
             | {"hostvars": variables["hostvars"], "groups": variables["groups"], "inventory_hostname": host}
         )
         self._resolve = templar.copy_with_new_env(available_variables=self._raw).template
