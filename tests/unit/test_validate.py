@@ -805,7 +805,7 @@ def test_a_machine_of_its_own_is_asked_for_its_own(tmp_path: Path) -> None:
 
 def of_a_master(own: str, **probe: Any) -> dict[str, Any]:
     """Return what a control plane says that has an address on eth0 and, of an earlier run, another."""
-    eth0 = {"device": "eth0", "ipv4": {"address": own, "netmask": "255.255.255.0"}}
+    eth0: dict[str, Any] = {"device": "eth0", "ipv4": {"address": own, "netmask": "255.255.255.0"}}
     eth0["ipv4_secondaries"] = [{"address": "10.0.0.10", "netmask": "255.255.255.255"}] * probe.pop(
         "holds", 0
     )
