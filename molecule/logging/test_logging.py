@@ -242,3 +242,35 @@ def test_its_webhook_refuses_nonsense(cluster: Cluster, eck: str, eventually: Ev
             cluster.apply(eck, found, dry_run=True)
 
     eventually(refused, 60)
+
+
+def test_another_collector_takes_the_place_of_the_one_before(inventory: Inventory, cluster: Cluster) -> None:
+    """There and back: one DaemonSet with nothing of the one before, no Deployment that only one needs."""
+    space = "--namespace=molecule-switch"
+
+    def found(kind: str) -> list[Object]:
+        return list(cluster.get(f"{kind} {space}")["items"])
+
+    def collecting() -> tuple[str, set[str], list[str]]:
+        (daemon,) = found("daemonsets")
+        (container,) = daemon["spec"]["template"]["spec"]["containers"]
+        files = set(cluster.get(f"configmap collector {space}")["data"])
+        return container["image"], files, container.get("args", [])
+
+    try:
+        inventory.converge("-e", "logging_collector=opentelemetry", playbook="switch.yml")
+        before = collecting()
+        assert before[1] == {"collector.yaml"}
+        assert not found("deployments")
+        inventory.converge("-e", "logging_collector=fluentd", playbook="switch.yml")
+        image, files, arguments = collecting()
+        assert "fluentd" in image
+        assert files == {"fluent.conf", "events.yaml"}
+        assert not arguments
+        assert [item["metadata"]["name"] for item in found("deployments")] == ["events"]
+        inventory.unchanged("-e", "logging_collector=fluentd", playbook="switch.yml")
+        inventory.converge("-e", "logging_collector=opentelemetry", playbook="switch.yml")
+        assert collecting() == before
+        assert not found("deployments")
+    finally:
+        cluster.run("delete namespace molecule-switch --wait=false")
