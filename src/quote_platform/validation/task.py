@@ -48,8 +48,8 @@ def warnings(project: Path, variables: dict[str, Any], templar: Any) -> list[str
     raw = specs.defaults(project / "roles") | variables["hostvars"].raw_get(hosts_of_vault[0])
     raw |= {"groups": variables["groups"], "hostvars": variables["hostvars"]}
     known = templar.copy_with_new_env(available_variables=raw)
-    names = ("secrets_backend", "cluster_name", "cluster_secrets_dir")
-    names += ("vault_server_keys_file", "vault_server_password_file")
+    names = ["secrets_backend", "cluster_name", "cluster_secrets_dir"]
+    names += ["vault_server_keys_file", "vault_server_password_file"]
     return choices.lies_beside({name: validation.plain(known.template(raw[name])) for name in names})
 
 
