@@ -496,13 +496,19 @@ def test_a_restore_beside_the_database_takes_nothing_from_it(beside: bool) -> No
     names = [f"@{name}.yml" for name in files]
     variables = {"component_api_servers": [], "cluster_secrets_dir": "/nowhere"}
     found = value(f"{{{{ {template} | from_yaml_all | list }}}}", *names, json.dumps(given | variables))
-    cluster, policy = found[1:]
+    *archives, cluster, policy = found[1:]
+    # The archive is read by an object that goes with what is restored.
+    assert [item["metadata"]["name"] for item in archives] == (
+        ["postgres-restored-archive"] if beside else []
+    )
+    assert all(item["spec"]["configuration"]["wal"]["maxParallel"] == 4 for item in archives)
     assert cluster["metadata"]["name"] == policy["metadata"]["name"]
     assert {"plugins", "managed"} & cluster["spec"].keys() == (set() if beside else {"plugins", "managed"})
     bootstrap, (source,) = cluster["spec"]["bootstrap"], cluster["spec"]["externalClusters"]
     if beside:
         assert bootstrap["recovery"]["recoveryTarget"] == {"targetTime": record["time"]}
-        assert source["plugin"]["parameters"] == {"barmanObjectName": "postgres", "serverName": "postgres-1"}
+        archive = {"barmanObjectName": "postgres-restored-archive", "serverName": "postgres-1"}
+        assert source["plugin"]["parameters"] == archive
     else:
         assert bootstrap["pg_basebackup"]["source"] == source["name"] == "postgres-restored"
         assert source["sslKey"]["name"] == "postgres-restored-replication"
