@@ -257,7 +257,7 @@ def test_another_collector_takes_the_place_of_the_one_before(inventory: Inventor
         files = set(cluster.get(f"configmap collector {space}")["data"])
         return container["image"], files, container.get("args", [])
 
-    # The component's record knows what other tests have made, and a store's data keeps all of it from being deleted.
+    # The component's record knows what other tests have made; a store's data keeps it from being deleted.
     cluster.run("delete configmap component-logging --namespace=kube-system --ignore-not-found")
     try:
         inventory.converge("-e", "logging_collector=opentelemetry", playbook="switch.yml")
