@@ -17,6 +17,7 @@ from kubernetes import client, config
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
+from quote_platform import lease
 from quote_platform.jobs.definition import WrongInput
 from quote_platform.jobs.record import Record, Store, write
 
@@ -88,14 +89,12 @@ class Lock:
 # --- in the cluster ----------------------------------------------------------------------------------
 
 NAME = "quote-platform-job"
-NAMESPACE = "kube-system"
 PREFIX = "quote-platform/"
 # Seconds without a sign of life after which the holder is taken for dead, and between two signs.
 DURATION = 60
 RENEW = 10.0
 # Seconds that a Lease that looks expired is watched, time for two signs: its holder's clock may be behind.
 WATCH = 25.0
-TIMEOUT = (5, 10)  # to connect, to answer
 UNREACHABLE = (HTTPError, OSError)
 
 
@@ -180,12 +179,7 @@ class Lease:
                 return
 
     def _read(self) -> Any:
-        try:
-            return self.api.read_namespaced_lease(NAME, NAMESPACE, _request_timeout=TIMEOUT)
-        except client.ApiException as error:
-            if error.status == 404:
-                return None
-            raise
+        return lease.read(self.api, NAME)
 
     def _free(self, found: Any) -> bool:
         """Return whether nobody holds it, or a job of this controller, whose lock we have: it is dead."""
@@ -207,7 +201,7 @@ class Lease:
             said.get(f"{PREFIX}owner", found.spec.holder_identity),
             said.get(f"{PREFIX}job", found.spec.holder_identity),
             said.get(f"{PREFIX}start") or _text(found.spec.acquire_time),
-            f"Lease {NAMESPACE}/{NAME}, a sign of life at {_text(found.spec.renew_time)}",
+            f"Lease {lease.NAMESPACE}/{NAME}, a sign of life at {_text(found.spec.renew_time)}",
         )
 
     def _write(self, found: Any, free: bool = False) -> bool:
@@ -220,24 +214,10 @@ class Lease:
             renew_time=_now(),
             lease_transitions=(found.spec.lease_transitions or 0) + (not taken) if found else 0,
         )
-        meta = client.V1ObjectMeta(
-            name=NAME,
-            namespace=NAMESPACE,
-            annotations=self.annotations,
-            # With it the API server refuses to write over what we have not seen.
-            resource_version=found.metadata.resource_version if found else None,
-        )
-        body = client.V1Lease(metadata=meta, spec=spec)
-        try:
-            self._current = (
-                self.api.replace_namespaced_lease(NAME, NAMESPACE, body, _request_timeout=TIMEOUT)
-                if found
-                else self.api.create_namespaced_lease(NAMESPACE, body, _request_timeout=TIMEOUT)
-            )
-        except client.ApiException as error:
-            if error.status == 409:
-                return False
-            raise
+        written = lease.write(self.api, NAME, found, self.annotations, spec)
+        if written is None:
+            return False
+        self._current = written
         return True
 
     @property

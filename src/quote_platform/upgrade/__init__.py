@@ -109,10 +109,10 @@ def wait(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
 def hold(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
     """Keep others from upgrading the cluster, or let them."""
     if not dry_run:
-        with _answered(given["kubeconfig"]):
-            lease = Hold(given["kubeconfig"])
+        with _answered(given["kubeconfig"]) as cluster:
+            held = Hold(cluster.api)
             if given["held"]:
-                lease.take()
+                held.take()
             else:
-                lease.release()
+                held.release()
     return {"changed": False}

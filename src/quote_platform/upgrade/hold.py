@@ -12,24 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from kubernetes import client, config
-from kubernetes.client import ApiException
+from kubernetes import client
 
+from quote_platform import lease
 from quote_platform.upgrade.plan import Refused
 
-NAME, NAMESPACE = "quote-platform-upgrade", "kube-system"
+NAME = "quote-platform-upgrade"
 # Seconds after the last sign of life until another controller, which cannot see the process, takes it for
 # dead: longer than one node takes.
 DURATION = 3600
 ANNOTATION = "quote-platform/owner"
-TIMEOUT = (5, 10)  # to connect, to answer
 
 
 class Hold:
     """The Lease, held by the process of ansible-playbook."""
 
-    def __init__(self, kubeconfig: str) -> None:
-        self.api = client.CoordinationV1Api(config.new_client_from_config(kubeconfig))
+    def __init__(self, api: client.ApiClient) -> None:
+        self.api = client.CoordinationV1Api(api)
         process = psutil.Process(_playbook())
         self.holder = f"{_machine()}/{process.pid}/{process.create_time():.0f}"
         started = datetime.fromtimestamp(process.create_time(), UTC)
@@ -41,55 +40,31 @@ class Hold:
     def take(self) -> None:
         """Hold it, or give a sign of life; raise Refused, naming who holds it."""
         for _ in range(5):
-            found = self._read()
+            found = lease.read(self.api, NAME)
             if found and (held := found.spec.holder_identity) and held != self.holder and _lives(found):
                 owner = (found.metadata.annotations or {}).get(ANNOTATION, held)
                 raise Refused(
                     f"another upgrade holds the cluster: {owner}. If it is dead, delete its Lease: "
-                    f"kubectl --namespace {NAMESPACE} delete lease {NAME}"
+                    f"kubectl --namespace {lease.NAMESPACE} delete lease {NAME}"
                 )
             if self._write(found, self.holder):
                 return
             time.sleep(0.2)  # another was faster: look who
-        raise Refused(f"the Lease {NAMESPACE}/{NAME} is changed again and again: look who does")
+        raise Refused(f"the Lease {lease.NAMESPACE}/{NAME} is changed again and again: look who does")
 
     def release(self) -> None:
         """Free it, if it is ours."""
-        found = self._read()
+        found = lease.read(self.api, NAME)
         if found and found.spec.holder_identity == self.holder:
             self._write(found, "")
-
-    def _read(self) -> Any:
-        try:
-            return self.api.read_namespaced_lease(NAME, NAMESPACE, _request_timeout=TIMEOUT)
-        except ApiException as error:
-            if error.status == 404:
-                return None
-            raise
 
     def _write(self, found: Any, holder: str) -> bool:
         """Write it over what was read; return whether nobody was faster."""
         now = datetime.now(UTC)
-        body = client.V1Lease(
-            metadata=client.V1ObjectMeta(
-                name=NAME,
-                annotations={ANNOTATION: self.owner},
-                resource_version=found.metadata.resource_version if found else None,
-            ),
-            spec=client.V1LeaseSpec(
-                holder_identity=holder, lease_duration_seconds=DURATION, acquire_time=now, renew_time=now
-            ),
+        spec = client.V1LeaseSpec(
+            holder_identity=holder, lease_duration_seconds=DURATION, acquire_time=now, renew_time=now
         )
-        try:
-            if found:
-                self.api.replace_namespaced_lease(NAME, NAMESPACE, body, _request_timeout=TIMEOUT)
-            else:
-                self.api.create_namespaced_lease(NAMESPACE, body, _request_timeout=TIMEOUT)
-        except ApiException as error:
-            if error.status == 409:
-                return False
-            raise
-        return True
+        return lease.write(self.api, NAME, found, {ANNOTATION: self.owner}, spec) is not None
 
 
 def _playbook() -> int:
