@@ -196,6 +196,18 @@ class Machines:
         print(f"\n{title}: killed in {task} after {self.steps[-1][1]:.0f} s", flush=True)
 
 
+@contextmanager
+def gone_before_and_after[Kept: Machines](found: Kept) -> Iterator[Kept]:
+    """Have no lab of this name before the block nor after it, but keep what there is with E2E_KEEP=1."""
+    down, keep = ("quote-platform", "lab", "down", "--name", found.name), os.environ.get("E2E_KEEP") == "1"
+    if not keep:
+        found.command(*down)
+    yield found
+    print("\n" + "\n".join(f"{seconds:6.0f} s  {title}" for title, seconds in found.steps))
+    if not keep:
+        found.command(*down)
+
+
 @dataclass(kw_only=True)
 class Application(Machines):
     """A lab in which the application runs, at the addresses of its workers."""

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import re
 import ssl
 import time
@@ -18,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from .conftest import ROOT, Eventually, Machines, Run, repeated
+from .conftest import ROOT, Eventually, Machines, Run, gone_before_and_after, repeated
 
 NAME, SUBNET, ADDRESS = "ha", "10.89.51.0/24", "10.89.51.10"
 LAB_UP = ["quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--virtual-ip"]
@@ -56,14 +55,8 @@ pytestmark = pytest.mark.proof
 @pytest.fixture(scope="module")
 def masters() -> Iterator[Machines]:
     """Return a lab, which the tests start as large as they want it; E2E_KEEP=1 keeps what there is."""
-    found, down = Machines(name=NAME), ("quote-platform", "lab", "down", "--name", NAME)
-    keep = os.environ.get("E2E_KEEP") == "1"
-    if not keep:
-        found.command(*down)
-    yield found
-    print("\n" + "\n".join(f"{seconds:6.0f} s  {title}" for title, seconds in found.steps))
-    if not keep:
-        found.command(*down)
+    with gone_before_and_after(Machines(name=NAME)) as found:
+        yield found
 
 
 def cluster(masters: Machines, title: str) -> Run:

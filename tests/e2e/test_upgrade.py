@@ -1,7 +1,6 @@
 """A running cluster is upgraded by a minor version, in a lab of its own, while the application serves."""
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ import pytest
 
 from quote_platform.mirror import catalogue
 
-from .conftest import Application, repeated, sql, stored, writer
+from .conftest import Application, gone_before_and_after, repeated, sql, stored, writer
 
 NAME, SUBNET = "e2e-upgrade", "10.89.44.0/24"
 LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--components", "core")
@@ -34,17 +33,11 @@ pytestmark = pytest.mark.proof(minutes=25)
 @pytest.fixture(scope="module")
 def old() -> Iterator[Application]:
     """Return a lab with the core of the platform at the version before; E2E_KEEP=1 keeps it."""
-    found = Application(name=NAME, workers=[f"10.89.44.{20 + number}" for number in (1, 2, 3)])
-    down = ("quote-platform", "lab", "down", "--name", NAME)
-    keep = os.environ.get("E2E_KEEP") == "1"
-    if not keep:
-        found.command(*down)
-    found.command("quote-platform", "mirror", "fill", "--kubernetes", FROM, seconds=1800)
-    found.command(*LAB_UP)
-    yield found
-    print("\n" + "\n".join(f"{seconds:6.0f} s  {title}" for title, seconds in found.steps))
-    if not keep:
-        found.command(*down)
+    workers = [f"10.89.44.{20 + number}" for number in (1, 2, 3)]
+    with gone_before_and_after(Application(name=NAME, workers=workers)) as found:
+        found.command("quote-platform", "mirror", "fill", "--kubernetes", FROM, seconds=1800)
+        found.command(*LAB_UP)
+        yield found
 
 
 @contextmanager
