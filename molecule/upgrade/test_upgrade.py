@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scenario import Cluster, Inventory, MakePod, Object, words
+from scenario import Cluster, Inventory, MakePod, words
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def worker_name(inventory: Inventory) -> str:
 @pytest.fixture
 def kept(
     cluster: Cluster, namespace: str, pod: MakePod, worker_name: str, variables: dict[str, Any]
-) -> Iterator[tuple[str, Object]]:
-    """Return a namespace and a pod on the worker that its PodDisruptionBudget lets not go."""
+) -> Iterator[str]:
+    """Return a namespace that has a pod on the worker which its PodDisruptionBudget lets not go."""
     made = pod(
         "kept",
         variables["verify_image"],
@@ -41,7 +41,7 @@ def kept(
     }
     cluster.apply(namespace, deployment, budget)
     cluster.wait(f"--namespace={namespace} --for=condition=Available deployment/kept")
-    yield namespace, budget
+    yield namespace
     cluster.run(f"uncordon {worker_name}")
     cluster.run(f"annotate node {worker_name} quote-platform/maintenance-")
 
@@ -85,29 +85,26 @@ def test_without_a_snapshot_it_must_be_said(inventory: Inventory) -> None:
 
 
 def test_a_budget_that_lets_no_pod_go_is_named_before_anything_is_done(
-    inventory: Inventory, cluster: Cluster, kept: tuple[str, Object], worker_name: str
+    inventory: Inventory, cluster: Cluster, kept: str, worker_name: str
 ) -> None:
-    namespace, _ = kept
     done = inventory.play("--check", "-e", "kubernetes_version=1.36.9")
     assert done.returncode != 0
-    assert (
-        f"{worker_name} could not be drained: PodDisruptionBudget {namespace}/kept lets no pod go"
-        in words(done)
+    assert f"{worker_name} could not be drained: PodDisruptionBudget {kept}/kept lets no pod go" in words(
+        done
     )
     assert node(cluster, worker_name) == (False, "")
 
 
 def test_a_drain_fails_with_the_pod_that_stays_and_the_next_run_ends_it(
-    inventory: Inventory, cluster: Cluster, kept: tuple[str, Object], worker_name: str
+    inventory: Inventory, cluster: Cluster, kept: str, worker_name: str
 ) -> None:
-    namespace, _ = kept
     done = inventory.play(playbook="drain.yml")
     assert done.returncode != 0
     assert f"{worker_name} is not drained after 15 s; it takes no new pods." in words(done)
     assert "kept" in words(done)
     assert node(cluster, worker_name) == (True, "schedulable")
-    cluster.run(f"delete poddisruptionbudget kept --namespace={namespace}")
-    cluster.run(f"delete deployment kept --namespace={namespace}")
+    cluster.run(f"delete poddisruptionbudget kept --namespace={kept}")
+    cluster.run(f"delete deployment kept --namespace={kept}")
     inventory.converge(playbook="drain.yml")
     assert node(cluster, worker_name) == (False, "")
 
