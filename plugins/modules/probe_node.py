@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -27,9 +29,15 @@ options:
     elements: str
     default: []
     description:
-      - What it must reach besides those from which it fetches packages and images, through a proxy where the
-        environment names one. Any HTTP answer counts, but for what a proxy says of a server that it does not
-        reach.
+      - What it must reach besides those from which it fetches packages and images, through O(proxies), or
+        where there is none through a proxy that the environment names. Any HTTP answer counts, but for what a
+        proxy says of a server that it does not reach.
+  proxies: {type: dict, default: {}, description: URL of the proxy for each scheme.}
+  no_proxy:
+    type: list
+    elements: str
+    default: []
+    description: What is reached without it; names, suffixes that begin with a dot, addresses, networks.
   timeout: {type: int, default: 5, description: Seconds for all of them; they are asked side by side.}
   folder: {type: str, default: /var, description: Where free disk is looked for; it need not be there yet.}
   ports:
@@ -59,6 +67,8 @@ away: {type: dict, returned: always, description: "Those of O(urls) that do not 
 
 SPEC: dict[str, Any] = {
     "urls": {"type": "list", "elements": "str", "default": []},
+    "proxies": {"type": "dict", "default": {}, "no_log": True},
+    "no_proxy": {"type": "list", "elements": "str", "default": []},
     "timeout": {"type": "int", "default": 5},
     "folder": {"type": "str", "default": "/var"},
     "ports": {"type": "dict", "default": {}},
@@ -91,26 +101,47 @@ class AsItIs(urllib.request.HTTPRedirectHandler):
         """Leave it."""
 
 
-def refusal(url: str, timeout: int) -> str:
-    """Return why an address does not answer, or nothing."""
+def direct(host: str, no_proxy: list[str]) -> bool:
+    """Tell whether a host is reached without a proxy, as programs written in Go understand the list."""
     try:
-        urllib.request.build_opener(AsItIs).open(url, timeout=timeout)
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return any(host == one or (one.startswith(".") and host.endswith(one)) for one in no_proxy)
+    for one in no_proxy:
+        try:
+            if address in ipaddress.ip_network(one, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+def refusal(url: str, timeout: int, proxies: dict[str, str], no_proxy: list[str]) -> str:
+    """Return why an address does not answer, or nothing."""
+    handlers: list[Any] = [AsItIs]
+    if proxies:
+        past = direct(urlsplit(url).hostname or "", no_proxy)
+        handlers.append(urllib.request.ProxyHandler({} if past else proxies))
+    try:
+        urllib.request.build_opener(*handlers).open(url, timeout=timeout)
     except urllib.error.HTTPError as error:
         # With these a proxy answers for a server that it does not reach, or does not serve us.
-        return f"HTTP {error.code}" if error.code in (407, 502, 503, 504) else ""
+        reason = f"HTTP {error.code}" if error.code in (407, 502, 503, 504) else ""
     except urllib.error.URLError as error:
-        return str(error.reason)
+        reason = str(error.reason)
     except (OSError, ValueError) as error:
-        return str(error)
-    return ""
+        reason = str(error)
+    else:
+        reason = ""
+    return "the proxy refuses the user and password (HTTP 407)" if " 407" in reason else reason
 
 
-def unreached(urls: list[str], timeout: int) -> dict[str, str]:
+def unreached(urls: list[str], timeout: int, proxies: dict[str, str], no_proxy: list[str]) -> dict[str, str]:
     """Return which addresses do not answer in time, and why."""
     said: dict[str, str] = {}
 
     def ask(url: str) -> None:
-        said[url] = refusal(url, timeout)
+        said[url] = refusal(url, timeout, proxies, no_proxy)
 
     # Nothing bounds the search for a name, so the threads end with the module, whatever they wait for.
     threads = [Thread(target=ask, args=[url], daemon=True) for url in urls]
@@ -187,7 +218,7 @@ def existing(folder: Path) -> Path:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    away = unreached(module.params["urls"], module.params["timeout"])
+    away = unreached(*(module.params[name] for name in ("urls", "timeout", "proxies", "no_proxy")))
     disk = os.statvfs(existing(Path(module.params["folder"])))
     identity = Path("/etc/machine-id")
     module.exit_json(

@@ -88,7 +88,12 @@ def capacity_faults(facts: dict[str, dict[str, Any]], variables: dict[str, Any],
 def machine_arguments(variables: dict[str, Any], templar: Any) -> dict[str, Any]:
     """Return what else a machine is probed for, as arguments of the module probe_node."""
     known = Chosen(variables, templar)
-    found: dict[str, Any] = {"urls": machine_urls(variables, known)}
+    proxies = {scheme: known[f"cluster_{scheme}_proxy"] for scheme in ("http", "https")}
+    found: dict[str, Any] = {
+        "urls": machine_urls(variables, known),
+        "proxies": {scheme: url for scheme, url in proxies.items() if url},
+        "no_proxy": known["cluster_no_proxy"],
+    }
     for group in variables["group_names"]:
         more = known.item("__validate_machines", group) or {}
         found |= more | {"ports": found.get("ports", {}) | more.get("ports", {})}
