@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -38,6 +39,10 @@ options:
     elements: str
     default: []
     description: What is reached without it; names, suffixes that begin with a dot, addresses, networks.
+  authorities:
+    type: str
+    default: ""
+    description: Certificates of authorities, as PEM, that it trusts beside those that it knows.
   timeout: {type: int, default: 5, description: Seconds for all of them; they are asked side by side.}
   folder: {type: str, default: /var, description: Where free disk is looked for; it need not be there yet.}
   ports:
@@ -69,6 +74,7 @@ SPEC: dict[str, Any] = {
     "urls": {"type": "list", "elements": "str", "default": []},
     "proxies": {"type": "dict", "default": {}, "no_log": True},
     "no_proxy": {"type": "list", "elements": "str", "default": []},
+    "authorities": {"type": "str", "default": ""},
     "timeout": {"type": "int", "default": 5},
     "folder": {"type": "str", "default": "/var"},
     "ports": {"type": "dict", "default": {}},
@@ -116,14 +122,10 @@ def direct(host: str, no_proxy: list[str]) -> bool:
     return False
 
 
-def refusal(url: str, timeout: int, proxies: dict[str, str], no_proxy: list[str]) -> str:
+def refusal(url: str, timeout: int, handlers: list[Any]) -> str:
     """Return why an address does not answer, or nothing."""
-    handlers: list[Any] = [AsItIs]
-    if proxies:
-        past = direct(urlsplit(url).hostname or "", no_proxy)
-        handlers.append(urllib.request.ProxyHandler({} if past else proxies))
     try:
-        urllib.request.build_opener(*handlers).open(url, timeout=timeout)
+        urllib.request.build_opener(AsItIs, *handlers).open(url, timeout=timeout)
     except urllib.error.HTTPError as error:
         # With these a proxy answers for a server that it does not reach, or does not serve us.
         reason = f"HTTP {error.code}" if error.code in (407, 502, 503, 504) else ""
@@ -136,12 +138,20 @@ def refusal(url: str, timeout: int, proxies: dict[str, str], no_proxy: list[str]
     return "the proxy refuses the user and password (HTTP 407)" if " 407" in reason else reason
 
 
-def unreached(urls: list[str], timeout: int, proxies: dict[str, str], no_proxy: list[str]) -> dict[str, str]:
+def unreached(given: dict[str, Any]) -> dict[str, str]:
     """Return which addresses do not answer in time, and why."""
     said: dict[str, str] = {}
+    urls, timeout, proxies = given["urls"], given["timeout"], given["proxies"]
+    trusted = ssl.create_default_context()
+    if given["authorities"]:
+        trusted.load_verify_locations(cadata=given["authorities"])
 
     def ask(url: str) -> None:
-        said[url] = refusal(url, timeout, proxies, no_proxy)
+        handlers: list[Any] = [urllib.request.HTTPSHandler(context=trusted)]
+        if proxies:
+            past = direct(urlsplit(url).hostname or "", given["no_proxy"])
+            handlers.append(urllib.request.ProxyHandler({} if past else proxies))
+        said[url] = refusal(url, timeout, handlers)
 
     # Nothing bounds the search for a name, so the threads end with the module, whatever they wait for.
     threads = [Thread(target=ask, args=[url], daemon=True) for url in urls]
@@ -218,7 +228,7 @@ def existing(folder: Path) -> Path:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    away = unreached(*(module.params[name] for name in ("urls", "timeout", "proxies", "no_proxy")))
+    away = unreached(module.params)
     disk = os.statvfs(existing(Path(module.params["folder"])))
     identity = Path("/etc/machine-id")
     module.exit_json(

@@ -93,6 +93,7 @@ def machine_arguments(variables: dict[str, Any], templar: Any) -> dict[str, Any]
         "urls": machine_urls(variables, known),
         "proxies": {scheme: url for scheme, url in proxies.items() if url},
         "no_proxy": known["cluster_no_proxy"],
+        "authorities": known["cluster_authorities"],
     }
     for group in variables["group_names"]:
         more = known.item("__validate_machines", group) or {}
