@@ -4,7 +4,6 @@ import secrets
 import shlex
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from quote_platform import certificates
 from quote_platform.lab import podman
@@ -71,10 +70,10 @@ systemctl reload ssh
 
 
 def _secret(file: Path) -> str:
-    """Return a password that is made once. It has what a URL must write otherwise."""
+    """Return a password that is made once, of letters and digits, since the proxy knows no others."""
     if not file.is_file():
         file.touch(mode=0o600)
-        file.write_text(f"{secrets.token_urlsafe(12)}/")
+        file.write_text(secrets.token_hex(12))
     return file.read_text()
 
 
@@ -104,8 +103,9 @@ def upstream() -> list[str]:
 
 
 def proxy(lab: Lab, home: Path) -> str:
-    """Return the proxy's URL."""
-    return f"http://proxy:{quote(_secret(home / 'proxy'), safe='')}@{lab.mirror.address}:{PROXY_PORT}"
+    """Return the proxy's URL; a character of its password is written as an owner writes an @."""
+    password = _secret(home / "proxy")
+    return f"http://proxy:%{ord(password[0]):02X}{password[1:]}@{lab.mirror.address}:{PROXY_PORT}"
 
 
 def settings(lab: Lab, home: Path) -> dict[str, Any]:
