@@ -135,7 +135,9 @@ def refusal(url: str, timeout: int, handlers: list[Any]) -> str:
         reason = str(error)
     else:
         reason = ""
-    return "the proxy refuses the user and password (HTTP 407)" if " 407" in reason else reason
+    if " 407" in reason or "Tunnel connection failed: 401" in reason:
+        return "the proxy refuses the user and password"
+    return reason
 
 
 def unreached(given: dict[str, Any]) -> dict[str, str]:

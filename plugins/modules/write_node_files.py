@@ -18,7 +18,8 @@ module: write_node_files
 short_description: Write a set of root's files, touching only those that differ
 description:
   - A copy task per file costs several round trips each; this costs one for all of them.
-  - Each file has either O(files[].content) or O(files[].url), unless it is to be absent.
+  - Each file has one of O(files[].content), O(files[].secret_content) and O(files[].url), unless it is to be
+    absent.
 options:
   files:
     description: The files.
@@ -32,7 +33,7 @@ options:
         type: str
         description: Where apt, with the proxy that it has, fetches it from when it is not there.
       state: {type: str, choices: [present, absent], default: present, description: Whether it is there.}
-      secret: {type: bool, default: false, description: Its content is kept out of the result.}
+      secret_content: {type: str, description: "As O(files[].content), kept out of output and the journal."}
       mode: {type: str, default: "0644", description: Octal.}
       group: {type: str, default: root, description: Group that owns it.}
       notify: {type: list, elements: str, default: [], description: Handlers of its reader, for the result.}
@@ -58,20 +59,21 @@ FILE: dict[str, Any] = {
     "content": {"type": "str"},
     "url": {"type": "str"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "secret": {"type": "bool", "default": False},
+    "secret_content": {"type": "str", "no_log": True},
     "mode": {"type": "str", "default": "0644"},
     "group": {"type": "str", "default": "root"},
     "notify": {"type": "list", "elements": "str", "default": []},
     "applied": {"type": "path"},
 }
+SOURCES = ["content", "secret_content", "url"]
 SPEC: dict[str, Any] = {
     "files": {
         "type": "list",
         "elements": "dict",
         "required": True,
         "options": FILE,
-        "mutually_exclusive": [["content", "url"]],
-        "required_if": [["state", "present", ["content", "url"], True]],
+        "mutually_exclusive": [SOURCES],
+        "required_if": [["state", "present", SOURCES, True]],
     }
 }
 
@@ -146,11 +148,10 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
     os.umask(0o022)
-    module.no_log_values |= {
-        file["content"] for file in module.params["files"] if file["secret"] and file["content"]
-    }
     differing, diffs = [], []
     for file in module.params["files"]:
+        file["secret"] = file["secret_content"] is not None
+        file["content"] = file["secret_content"] if file["secret"] else file["content"]
         try:
             gid = grp.getgrnam(file["group"]).gr_gid
         except KeyError:
