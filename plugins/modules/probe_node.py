@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import os
@@ -15,7 +16,7 @@ import urllib.request
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -43,6 +44,10 @@ options:
     type: str
     default: ""
     description: Certificates of authorities, as PEM, that it trusts beside those that it knows.
+  accounts:
+    type: dict
+    default: {}
+    description: Those of O(urls) that are registries with an account, each with USER:PASSWORD.
   timeout: {type: int, default: 5, description: Seconds for all of them; they are asked side by side.}
   folder: {type: str, default: /var, description: Where free disk is looked for; it need not be there yet.}
   ports:
@@ -75,6 +80,7 @@ SPEC: dict[str, Any] = {
     "proxies": {"type": "dict", "default": {}, "no_log": True},
     "no_proxy": {"type": "list", "elements": "str", "default": []},
     "authorities": {"type": "str", "default": ""},
+    "accounts": {"type": "dict", "default": {}, "no_log": True},
     "timeout": {"type": "int", "default": 5},
     "folder": {"type": "str", "default": "/var"},
     "ports": {"type": "dict", "default": {}},
@@ -122,22 +128,45 @@ def direct(host: str, no_proxy: list[str]) -> bool:
     return False
 
 
-def refusal(url: str, timeout: int, handlers: list[Any]) -> str:
-    """Return why an address does not answer, or nothing."""
+def refusal(url: str, timeout: int, handlers: list[Any], account: str) -> str:
+    """Return why an address does not answer, or does not take an account; or nothing."""
+    opener = urllib.request.build_opener(AsItIs, *handlers)
+    known = {"Authorization": f"Basic {base64.b64encode(account.encode()).decode()}"} if account else {}
+    reason = ""
     try:
-        urllib.request.build_opener(AsItIs, *handlers).open(url, timeout=timeout)
+        opener.open(urllib.request.Request(url, headers=known), timeout=timeout)  # noqa: S310 (judged before)
     except urllib.error.HTTPError as error:
         # With these a proxy answers for a server that it does not reach, or does not serve us.
-        reason = f"HTTP {error.code}" if error.code in (407, 502, 503, 504) else ""
+        if error.code in (407, 502, 503, 504):
+            reason = f"HTTP {error.code}"
+        elif account and error.code == 401:
+            reason = denied(opener, error.headers.get("WWW-Authenticate", ""), known, timeout)
     except urllib.error.URLError as error:
         reason = str(error.reason)
     except (OSError, ValueError) as error:
         reason = str(error)
-    else:
-        reason = ""
     if " 407" in reason or "Tunnel connection failed: 401" in reason:
         return "the proxy refuses the user and password"
     return reason
+
+
+def denied(opener: Any, asked: str, known: dict[str, str], timeout: int) -> str:
+    """Return why a registry that wants to know who asks does not take an account, or nothing."""
+    refused = "the registry refuses the user and password of image_registry_credentials"
+    if not asked.lower().startswith("bearer"):
+        return refused
+    words = dict(re.findall(r'(\w+)="([^"]*)"', asked))  # a token is fetched elsewhere, with the account
+    realm = words.get("realm", "")
+    if not realm.startswith("https://"):
+        return ""
+    where = f"{realm}?{urlencode({'service': words.get('service', '')})}"
+    try:
+        opener.open(urllib.request.Request(where, headers=known), timeout=timeout)  # noqa: S310 (it is https)
+    except urllib.error.HTTPError as error:
+        return refused if error.code in (401, 403) else ""
+    except (OSError, ValueError) as error:
+        return f"{realm}: {error}"
+    return ""
 
 
 def unreached(given: dict[str, Any]) -> dict[str, str]:
@@ -153,7 +182,7 @@ def unreached(given: dict[str, Any]) -> dict[str, str]:
         if proxies:
             past = direct(urlsplit(url).hostname or "", given["no_proxy"])
             handlers.append(urllib.request.ProxyHandler({} if past else proxies))
-        said[url] = refusal(url, timeout, handlers)
+        said[url] = refusal(url, timeout, handlers, given["accounts"].get(url, ""))
 
     # Nothing bounds the search for a name, so the threads end with the module, whatever they wait for.
     threads = [Thread(target=ask, args=[url], daemon=True) for url in urls]

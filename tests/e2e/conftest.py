@@ -36,6 +36,7 @@ RATE, USERS = 50, 5
 MINUTES = {
     "control_planes": 25,
     "upgrade": 25,
+    "hostile": 15,
     "platform": 0,
     "recovery": 5,
     "dashboards": 3,
@@ -115,6 +116,7 @@ class Machines:
 
     name: str
     options: list[str] = field(default_factory=list)  # of every playbook
+    environment: dict[str, str] = field(default_factory=dict)  # of the controller
     steps: list[tuple[str, float]] = field(default_factory=list)
 
     @staticmethod
@@ -161,7 +163,7 @@ class Machines:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env=os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
+                env=os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"} | self.environment,
             )
 
     def play(self, title: str, *arguments: str, seconds: float = 900) -> Run:

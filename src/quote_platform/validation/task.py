@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible import constants
 from ansible.parsing.dataloader import DataLoader
@@ -94,6 +95,7 @@ def machine_arguments(variables: dict[str, Any], templar: Any) -> dict[str, Any]
         "proxies": {scheme: url for scheme, url in proxies.items() if url},
         "no_proxy": known["cluster_no_proxy"],
         "authorities": known["cluster_authorities"],
+        "accounts": accounts(known) if "kube_nodes" in variables["group_names"] else {},
     }
     for group in variables["group_names"]:
         more = known.item("__validate_machines", group) or {}
@@ -111,6 +113,16 @@ def machine_urls(variables: dict[str, Any], known: Chosen) -> list[str]:
         mirror, names = known["container_runtime_registry_mirror"], known["container_runtime_registries"]
         urls += sources.registries(images, mirror, names)
     return list(dict.fromkeys(urls))
+
+
+def accounts(known: Chosen) -> dict[str, str]:
+    """Return the accounts of registries, by the addresses at which machine_urls has them asked."""
+    mirror, names = known["container_runtime_registry_mirror"], known["container_runtime_registries"]
+    found = {}
+    for name, account in known["container_runtime_registry_credentials"].items():
+        url = mirror if mirror and urlsplit(mirror).netloc == name else names.get(name, f"https://{name}")
+        found[f"{url.rstrip('/')}/v2/"] = f"{account['username']}:{account['password']}"
+    return found
 
 
 def controller_urls(variables: dict[str, Any], templar: Any) -> list[str]:
