@@ -33,7 +33,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
             "https_proxy": told["cluster_http_proxy"],
             "no_proxy": addresses,
             "SSL_CERT_FILE": str(trusted),
-            "LC_ALL": "C",
         }
         found.options = ["-e", f"component_cache={folder / 'manifests'}"]
         yield found
