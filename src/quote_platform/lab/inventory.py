@@ -43,8 +43,15 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
     platform = target / "group_vars" / "platform"
 
     def group(role: str) -> dict[str, Any]:
+        own = (
+            {"master": "control_plane_node_ip", "worker": "worker_node_ip"}.get(role) if lab.hostile else None
+        )
         return {
-            "hosts": {node.name: {"ansible_host": node.address} for node in lab.nodes if node.role == role}
+            "hosts": {
+                node.name: {"ansible_host": node.address} | ({own: lab.inner_address(node)} if own else {})
+                for node in lab.nodes
+                if node.role == role
+            }
         }
 
     connection = {

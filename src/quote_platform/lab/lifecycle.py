@@ -119,7 +119,10 @@ def connected(lab: Lab) -> bool:
 def _network(lab: Lab) -> None:
     if connected(lab):
         return
-    arguments = ["--subnet", lab.subnet, "--gateway", lab.address(1), "--label", f"{podman.LABEL}={lab.name}"]
+    label = ["--label", f"{podman.LABEL}={lab.name}"]
+    if lab.hostile:  # without a way out, and without names
+        podman.run("network", "create", "--internal", "--subnet", lab.inner, *label, f"{lab.network}-inner")
+    arguments = ["--subnet", lab.subnet, "--gateway", lab.address(1), *label]
     podman.run("network", "create", *arguments, lab.network)
 
 
@@ -167,7 +170,9 @@ def _start(lab: Lab, node: Node, image_name: str) -> None:
     else:
         mounts += DISKS
     arguments = ["--name", node.name, "--hostname", node.name, "--label", f"{podman.LABEL}={lab.name}"]
-    arguments += ["--network", lab.network, "--ip", node.address]
+    arguments += ["--network", f"{lab.network}:ip={node.address}"]
+    if lab.hostile and node.role in {"master", "worker"}:
+        arguments += ["--network", f"{lab.network}-inner:ip={lab.inner_address(node)}"]
     # All that podman's --systemd brings, but for a mount of the host's tree of control groups (version 1):
     # there the kubelet of one node takes the pods of the others for orphans.
     arguments += ["--systemd", "false", "--stop-signal", "SIGRTMIN+3"]

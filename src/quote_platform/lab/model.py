@@ -97,6 +97,16 @@ class Lab(BaseModel):
         return "ops" if self.hostile else "root"
 
     @property
+    def inner(self) -> str:
+        """Return the cluster's own network, beside that by which its machines are reached."""
+        one = ipaddress.ip_network(self.subnet)
+        return f"{ipaddress.ip_address(int(one.network_address) + 2**16)}/{one.prefixlen}"
+
+    def inner_address(self, node: Node) -> str:
+        """Return a node's address there."""
+        return str(ipaddress.ip_address(node.address) + 2**16)
+
+    @property
     def network(self) -> str:
         """Return the name of the lab's network."""
         return f"quote-{self.name}"
