@@ -23,6 +23,7 @@ JOBS = {
     "blackbox",
     "coredns",
     "etcd",
+    "jobs",
     "kube-controller-manager",
     "kube-router",
     "kube-scheduler",

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from quote_platform import paths
-from quote_platform.jobs import definition, launch, schedule, view
+from quote_platform.jobs import definition, launch, metrics, schedule, view
 from quote_platform.jobs.definition import Plan, WrongInput
 from quote_platform.jobs.record import STATUS, Record, Store
 
@@ -319,7 +319,11 @@ def apply_timers(inventory: Inventory = None, folder: Folder = None, as_json: Js
             raise WrongInput(f"-i {where}: no such inventory")
         jobs = definition.load(project, where)
         units = folder or schedule.units_folder()
+        before = {one.job for one in schedule.timers(units, where.resolve())}
         changes = schedule.apply(project, where.resolve(), jobs, units)
+        now = {one.job for one in schedule.timers(units, where.resolve())}
+        for why in metrics.expect(project, where, now | before):
+            typer.echo(f"metrics were not written, so a job that never runs is not told: {why}", err=True)
     _changes(changes, units, as_json)
 
 

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from quote_platform.jobs import process
+from quote_platform.jobs.definition import Plan
 from quote_platform.jobs.record import Record
 
 # A file system in memory: what tasks return, and may be secret, is on no disk, and a full disk ends no job.
@@ -17,15 +18,17 @@ def scratch() -> str:
     return tempfile.mkdtemp(prefix="quote-platform-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None)
 
 
+def project(plan: Plan) -> dict[str, str]:
+    """Return what makes the project's settings hold wherever a command was given."""
+    return {"ANSIBLE_CONFIG": f"{plan.project}/ansible.cfg", "PWD": plan.project}
+
+
 def of(record: Record) -> dict[str, str]:
     """Return what is set for every process of a job, beside the environment of whoever started it."""
-    plan = record.plan
     programs = str(Path(sys.executable).parent)
     return {
         process.MARK: record.id,
-        # The project's settings hold wherever the command was given.
-        "ANSIBLE_CONFIG": f"{plan.project}/ansible.cfg",
-        "PWD": plan.project,
+        **project(record.plan),
         "PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}",
         # A connection that is kept open ends with its job, so it is not shared with another.
         "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{record.scratch}/cp",

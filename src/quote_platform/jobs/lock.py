@@ -118,6 +118,14 @@ def controller(store: Store) -> str:
     return file.read_text().strip()
 
 
+def connect(kubeconfig: Path, folder: str) -> Any:
+    """Return a client of a cluster's API; its keys are in files of a folder, which the caller removes."""
+    loaded = client.Configuration()
+    config.load_kube_config(str(kubeconfig), client_configuration=loaded, temp_file_path=folder)
+    loaded.retries = False
+    return client.ApiClient(loaded)
+
+
 class Lease:
     """A Lease by which controllers exclude one another."""
 
@@ -136,13 +144,8 @@ class Lease:
     def api(self) -> Any:
         """The API of the cluster."""
         if self._api is None:
-            loaded = client.Configuration()
-            # The client writes the kubeconfig's keys to files: into a folder that goes with the job.
-            config.load_kube_config(
-                str(self.kubeconfig), client_configuration=loaded, temp_file_path=self.scratch
-            )
-            loaded.retries = False
-            self._api = client.CoordinationV1Api(client.ApiClient(loaded))
+            # The folder goes with the job.
+            self._api = client.CoordinationV1Api(connect(self.kubeconfig, self.scratch))
         return self._api
 
     def take(self) -> None:
@@ -201,7 +204,7 @@ class Lease:
             said.get(f"{PREFIX}owner", found.spec.holder_identity),
             said.get(f"{PREFIX}job", found.spec.holder_identity),
             said.get(f"{PREFIX}start") or _text(found.spec.acquire_time),
-            f"Lease {lease.NAMESPACE}/{NAME}, a sign of life at {_text(found.spec.renew_time)}",
+            f"Lease {lease.NAMESPACE}/{NAME}, last renewed at {_text(found.spec.renew_time)}",
         )
 
     def _write(self, found: Any, free: bool = False) -> bool:
