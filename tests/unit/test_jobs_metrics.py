@@ -273,6 +273,18 @@ def test_what_cannot_be_written_is_noted(inventory: Path, server: Server, tmp_pa
     )
 
 
+def test_a_cluster_without_a_name_has_no_metrics(inventory: Path, server: Server, tmp_path: Path) -> None:
+    """Under another name they would never be replaced."""
+    record = ended(Store(), inventory, "backup", "failed")
+    (inventory / "hosts.yml").write_text("all: {hosts: {here: {}}, vars: {cluster_name: ''}}\n")
+    metrics.of_run(Store(), record)
+    assert record.notes == [
+        "its metrics were not written: cluster_name cannot be read: cluster_name is not set"
+    ]
+    assert server.found is None
+    assert list((tmp_path / "metrics").iterdir()) == []
+
+
 def test_a_job_whose_supervisor_died_is_told_by_the_next_command(inventory: Path, server: Server) -> None:
     store = Store()
     record = ended(store, inventory, "backup", "running")

@@ -236,9 +236,11 @@ def of_run(store: Store, record: Record) -> None:
             variables = json.loads((store.folder(record.id) / "variables.json").read_text())
             record.of = cluster.ask(plan, variables, os.environ | environment.project(plan))
             record.cluster = record.of.name
-        wrong = [
-            _write(plan, place, record.of.name, record) for place in _places(plan, record.of, record.scratch)
-        ]
+        if record.of.unknown:  # under another name they would never be replaced
+            wrong = [f"cluster_name cannot be read: {record.of.unknown}"]
+        else:
+            places = _places(plan, record.of, record.scratch)
+            wrong = [_write(plan, place, record.of.name, record) for place in places]
     except Exception as error:
         # Whatever it is, the record is to be written.
         wrong = [f"{type(error).__name__}: {error}"]
@@ -254,6 +256,8 @@ def expect(project: Path, inventory: Path, names: set[str]) -> list[str]:
         plan, variables = definition.plan(name, project, inventory, [])
         if found is None:
             found = cluster.ask(plan, variables, os.environ | environment.project(plan))
+            if found.unknown:
+                return [f"cluster_name cannot be read: {found.unknown}"]
         for place in _places(plan, found):
             wrong.add(_write(plan, place, found.name, None))
     return sorted(wrong - {""})

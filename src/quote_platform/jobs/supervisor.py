@@ -210,7 +210,7 @@ class Supervisor:
             )
         if summary.rc == 0:
             if self.plan.check and summary.changes:
-                return "drift", f"{summary.changes} differences"
+                return "drift", f"{summary.changes} difference{'s' * (summary.changes > 1)}"
             return "done", ""
         if summary.failed:
             first = summary.failed[0]
