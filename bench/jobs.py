@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure what a job costs over plain `ansible-playbook`: the same play on this machine, in turns, in one run."""
+"""Measure what a job costs over plain `ansible-playbook`: the same play on this machine, in turns."""
 
 import argparse
 import contextlib
@@ -64,7 +64,7 @@ def main() -> None:
         for name in ("roles", "playbooks", "inventories/here"):
             (folder / name).mkdir(parents=True)
         shutil.copy(ROOT / "ansible.cfg", folder)
-        PLAY[0]["tasks"] = PLAY[0]["tasks"] * options.tasks  # type: ignore[operator]
+        PLAY[0]["tasks"] = PLAY[0]["tasks"] * options.tasks
         (folder / "site.yml").write_text(json.dumps(PLAY))
         local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         hosts = {
@@ -88,11 +88,15 @@ def main() -> None:
             [statistics.median(one[which] for one in found[way]) for which in (0, 1)] for way in ways
         )
     for way, values in found.items():
-        print(f"{way}: " + ", ".join(f"{took:.1f} s ({used:.1f} s of processor time)" for took, used in values))
+        shown = ", ".join(f"{took:.1f} s ({used:.1f} s of processor time)" for took, used in values)
+        print(f"{way}: {shown}")
     print(f"{options.hosts} hosts, {options.tasks} tasks, medians of {options.rounds}:")
     for which, name in enumerate(("time", "processor time")):
         more = job[which] - plain[which]
-        print(f"{name}: {plain[which]:.1f} s, as a job {job[which]:.1f} s: {more:+.1f} s, {more / plain[which]:+.1%}")
+        shown = (
+            f"{plain[which]:.1f} s, as a job {job[which]:.1f} s: {more:+.1f} s, {more / plain[which]:+.1%}"
+        )
+        print(f"{name}: {shown}")
 
 
 if __name__ == "__main__":

@@ -145,6 +145,10 @@ def refused(*arguments: str) -> str:
             "jobs.drift.variables.a: nan is a float; write it in quotes",
         ),
         (
+            "jobs: {drift: {ara: true}}",
+            "jobs.drift.ara: ARA is not installed: uv sync --locked --no-dev --group ara",
+        ),
+        (
             "jobs: {drift: {variables: {a: !!python/name:os.system x}}}",
             "line 1: python/name:os.system: no such type; allowed are plain values",
         ),

@@ -4,9 +4,11 @@ What fetches a tool from PyPI belongs to `make proof`; alone:
 `pytest tests/unit/test_jobs_schedulers.py -m proof`.
 """
 
+import json
 import os
 import re
 import shlex
+import stat
 import subprocess
 import sys
 import tomllib
@@ -181,6 +183,34 @@ def test_act_runs_the_workflow(jobs: Jobs, tmp_path: Path) -> None:
     assert sorted(one["state"] for one in jobs.look("list")) == ["done", "drift"]
 
 
+@pytest.mark.proof(minutes=5)
+def test_ara_records_a_job_and_makes_pages_of_it(jobs: Jobs, tmp_path: Path) -> None:
+    (jobs.project / "inventories/production/jobs.yml").write_text("jobs: {drift: {ara: true}}\n")
+    folder = jobs.state / "quote-platform/ara"
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["uv", "run", "--isolated", "--project", str(ROOT), "--no-dev", "--group", "ara", *words],
+            cwd=jobs.project,
+            env=jobs.environment | {"ARA_BASE_DIR": str(folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    ran = call("quote-platform", "job", "run", "drift", "-i", "inventories/production")
+    assert ran.returncode == 3, ran.stdout + ran.stderr
+    (found,) = json.loads(call("ara", "playbook", "list", "-f", "json").stdout)
+    assert found["path"].endswith("/checkout/site.yml")  # the command shortens it
+    assert (found["status"], found["results"]) == ("completed", 1)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert call("ara-manage", "generate", str(tmp_path / "pages")).returncode == 0
+    page = (tmp_path / "pages/index.html").read_text()
+    (job,) = jobs.look("list")
+    assert "site.yml" in page
+    assert job["id"] in page
+
+
 AUTHOR = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.com"]
 CANCELLED = """
 with DAG("cancelled", start_date=datetime(2026, 1, 1)):
@@ -220,7 +250,8 @@ def test_airflow_starts_watches_and_cancels_jobs(jobs: Jobs, tmp_path: Path) -> 
     assert status == 0, said
     mark = "51000.25"
     long = jobs.project / "playbooks/long.yml"
-    long.write_text(long.read_text().replace("{{ mark }}", mark))
+    given = f"gather_facts: false\n  vars: {{mark: '{mark}'}}"
+    long.write_text(long.read_text().replace("gather_facts: false", given))
     status, said = airflow("dags", "test", "cancelled")
     assert status == 1, said
     job = jobs.look("list")[0]

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from quote_platform import paths
-from quote_platform.jobs import definition, launch, metrics, schedule, view
+from quote_platform.jobs import definition, launch, schedule, view
 from quote_platform.jobs.definition import Plan, WrongInput
 from quote_platform.jobs.record import STATUS, Record, Store
 
@@ -313,6 +313,8 @@ def prune(
 @timers.command("apply")
 def apply_timers(inventory: Inventory = None, folder: Folder = None, as_json: Json = False) -> None:
     """Have exactly the timers that jobs.yml names for an inventory."""
+    from quote_platform.jobs import metrics  # noqa: PLC0415 (the client of Kubernetes takes long to import)
+
     with _sentences():
         project, where = _project(), _inventory(inventory)
         if not where.exists():

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import importlib.util
 import itertools
 import json
 import os
@@ -122,6 +123,8 @@ class Job(_Strict):
     schedule: Schedule | None = None
     # Seconds within which it should succeed again, where another scheduler runs it; else by its schedule.
     expected_every: Duration = 0
+    # Recorded by ARA as well, if that is installed.
+    ara: bool = False
 
     def interval(self) -> int:
         """Return the longest time between two runs in seconds, or 0 if nothing says."""
@@ -176,6 +179,8 @@ class Plan(BaseModel):
     metrics_directory: str = ""
     # Seconds within which it should succeed again, or 0.
     interval: int = 0
+    # Recorded by ARA as well.
+    ara: bool = False
 
     @property
     def shown(self) -> str:
@@ -361,6 +366,8 @@ def _judge(project: Path, job: Job, base: Path) -> list[str]:
     wrong = []
     if job.playbook not in known:
         wrong.append(f"playbook: {job.playbook} is no playbook of the project{near(job.playbook, known)}")
+    if job.ara and importlib.util.find_spec("ara") is None:
+        wrong.append("ara: ARA is not installed: uv sync --locked --no-dev --group ara")
     wrong += [f"variables.{text}" for text in judge_variables(project, job.variables)]
     for kind, paths in (
         ("variables_files", job.variables_files),
@@ -497,6 +504,7 @@ def plan(  # noqa: PLR0917
             changes=not (check or job.check or reads),
             metrics_directory=jobs.metrics_directory,
             interval=job.interval(),
+            ara=job.ara,
         ),
         variables,
     )

@@ -24,7 +24,7 @@ from urllib3.exceptions import HTTPError
 from quote_platform import lease
 from quote_platform.jobs import cluster, definition, environment
 from quote_platform.jobs.definition import Plan
-from quote_platform.jobs.lock import connect
+from quote_platform.jobs.lease import connect
 from quote_platform.jobs.record import STATUS, Record, Store
 
 CONFIG_MAP = "quote-platform-jobs"

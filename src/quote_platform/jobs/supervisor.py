@@ -1,6 +1,7 @@
 """The process that answers for a job: it holds locks, starts the worker, ends it, and writes the record."""
 
 import contextlib
+import importlib
 import json
 import os
 import selectors
@@ -8,12 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from quote_platform.jobs import cluster, environment, metrics, process
+if TYPE_CHECKING:
+    from quote_platform.jobs import lease
+
+from quote_platform.jobs import cluster, environment, process
 from quote_platform.jobs.events import Summary, read
-from quote_platform.jobs.lock import Held, Keeper, Lease, Lock
+from quote_platform.jobs.lock import Held, Lock
 from quote_platform.jobs.record import STATUS, State, Store, now
 
 # How the processes of a job are kept together: systemd, cgroup or processes; chosen where it is not set.
@@ -42,7 +48,7 @@ class Supervisor:
         self.plan, self.folder = self.record.plan, store.folder(job)
         self.tied = tied
         self.lock: Lock | None = None
-        self.keeper: Keeper | None = None
+        self.keeper: lease.Keeper | None = None
         self.lost = ""
         self.began: float | None = None
         # What a signal or another thread has to say is said through this pipe, so that waiting ends.
@@ -79,6 +85,8 @@ class Supervisor:
             self.record.notes.append("it changes nothing, so it takes no lock")
             return
         variables = json.loads((self.folder / "variables.json").read_text())
+        # What is needed next takes as long to load as the answer takes to come.
+        threading.Thread(target=importlib.import_module, args=["quote_platform.jobs.lease"]).start()
         found = cluster.ask(self.plan, variables, os.environ | environment.of(self.record))
         self.record.of, self.record.cluster = found, found.name
         if found.unknown:
@@ -93,6 +101,8 @@ class Supervisor:
             self.record.notes.append("no Lease in the cluster: cluster_kubeconfig is not set")
 
     def _lease(self, kubeconfig: Path) -> None:
+        from quote_platform.jobs.lease import Keeper, Lease  # noqa: PLC0415 (loaded by `_hold`, meanwhile)
+
         lease = Lease(kubeconfig, self.store, self.record)
         if not kubeconfig.is_file():
             note = f"{kubeconfig} does not exist yet"
@@ -246,6 +256,8 @@ class Supervisor:
             record.duration = round(time.monotonic() - self.began, 1)
         record.summary = Summary.of(read(self.folder / "events.jsonl"))
         record.next = self._next(state)
+        from quote_platform.jobs import metrics  # noqa: PLC0415 (the client of Kubernetes takes long to import)
+
         metrics.of_run(self.store, record)
         shutil.rmtree(record.scratch, ignore_errors=True)
         self.store.save(record)
