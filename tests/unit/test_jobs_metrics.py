@@ -318,3 +318,18 @@ def test_a_timer_that_never_runs_is_waited_for(inventory: Path, server: Server, 
     assert second == first | {"expected_interval_seconds": 3600}
     del first["expected_interval_seconds"]
     assert timers("jobs: {}\n") == first
+
+
+def test_timers_stand_where_the_cluster_takes_no_metrics(
+    inventory: Path, server: Server, tmp_path: Path
+) -> None:
+    server.answers = [403]
+    (inventory / "jobs.yml").write_text("jobs: {drift: {schedule: {calendar: daily}}}\n")
+    given = ["-i", str(inventory), "--unit-directory", str(tmp_path / "units")]
+    found = CliRunner().invoke(app, ["job", "schedule", "apply", *given])
+    assert found.exit_code == 0
+    assert found.stderr == (
+        "JobOverdue does not know of these timers: ConfigMap watched/quote-platform-jobs: "
+        "the API server answers 403 Forbidden\n"
+    )
+    assert len(list((tmp_path / "units").iterdir())) == 2

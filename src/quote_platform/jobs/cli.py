@@ -325,7 +325,7 @@ def apply_timers(inventory: Inventory = None, folder: Folder = None, as_json: Js
         changes = schedule.apply(project, where.resolve(), jobs, units)
         now = {one.job for one in schedule.timers(units, where.resolve())}
         for why in metrics.expect(project, where, now | before):
-            typer.echo(f"metrics were not written, so a job that never runs is not told: {why}", err=True)
+            typer.echo(f"JobOverdue does not know of these timers: {why}", err=True)
     _changes(changes, units, as_json)
 
 
