@@ -66,6 +66,7 @@ MOLECULE_LANES = {
     ),
     "nodes": (
         "node_files",
+        "outbound",
         "node_certificate",
         "versitygw",
         "node_exporter",

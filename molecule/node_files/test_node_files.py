@@ -2,7 +2,7 @@
 
 from testinfra.host import Host
 
-from scenario import Inventory
+from scenario import Inventory, words
 
 
 def test_content_and_modes(host: Host) -> None:
@@ -19,6 +19,39 @@ def test_drift_is_put_right_and_secrets_stay_out_of_the_output(host: Host, inven
     assert "item=/etc/molecule/word" not in output
     assert "hush" not in output
     assert "drift" not in output
+    assert "hush" not in host.check_output("journalctl --no-pager"), "Ansible logs arguments there"
     secret = host.file("/etc/molecule/deep/secret")
     assert (secret.content_string, secret.mode) == ("hush\n", 0o600)
     assert host.file("/etc/molecule/word").mtime == before
+
+
+def test_what_is_fetched_is_fetched_once(host: Host, inventory: Inventory) -> None:
+    fetched = host.file("/etc/molecule/fetched")
+    assert (fetched.content_string.splitlines()[0], fetched.mode) == (
+        "-----BEGIN PGP PUBLIC KEY BLOCK-----",
+        0o644,
+    )
+    host.check_output("echo ours > /etc/molecule/fetched")
+    inventory.unchanged()
+    host.check_output("rm /etc/molecule/fetched")
+    _, output = inventory.converge("--diff")
+    assert "item=/etc/molecule/fetched" in output
+    assert host.file("/etc/molecule/fetched").size > 100
+
+
+def test_what_cannot_be_fetched_is_named(host: Host, inventory: Inventory) -> None:
+    host.check_output("rm /etc/molecule/fetched")
+    done = inventory.play("--extra-vars", "node_exporter_repository=http://127.0.0.1:9/")
+    assert done.returncode != 0
+    said = words(done)
+    assert "/etc/molecule/fetched cannot be written: http://127.0.0.1:9/key.asc" in said
+    assert "Could not connect to 127.0.0.1:9" in said
+    assert not host.file("/etc/molecule/fetched").exists
+    inventory.converge()
+
+
+def test_what_is_to_be_absent_goes(host: Host, inventory: Inventory) -> None:
+    host.check_output("touch /etc/molecule/gone")
+    _, output = inventory.converge("--diff")
+    assert "item=/etc/molecule/gone" in output
+    assert not host.file("/etc/molecule/gone").exists

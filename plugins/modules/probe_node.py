@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import ipaddress
 import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -13,6 +16,7 @@ import urllib.request
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -27,9 +31,23 @@ options:
     elements: str
     default: []
     description:
-      - What it must reach besides those from which it fetches packages and images, through a proxy where the
-        environment names one. Any HTTP answer counts, but for what a proxy says of a server that it does not
-        reach.
+      - What it must reach besides those from which it fetches packages and images, through O(proxies), or
+        where there is none through a proxy that the environment names. Any HTTP answer counts, but for what a
+        proxy says of a server that it does not reach.
+  proxies: {type: dict, default: {}, description: URL of the proxy for each scheme.}
+  no_proxy:
+    type: list
+    elements: str
+    default: []
+    description: What is reached without it; names, suffixes that begin with a dot, addresses, networks.
+  authorities:
+    type: str
+    default: ""
+    description: Certificates of authorities, as PEM, that it trusts beside those that it knows.
+  accounts:
+    type: dict
+    default: {}
+    description: Those of O(urls) that are registries with an account, each with USER:PASSWORD.
   timeout: {type: int, default: 5, description: Seconds for all of them; they are asked side by side.}
   folder: {type: str, default: /var, description: Where free disk is looked for; it need not be there yet.}
   ports:
@@ -59,6 +77,10 @@ away: {type: dict, returned: always, description: "Those of O(urls) that do not 
 
 SPEC: dict[str, Any] = {
     "urls": {"type": "list", "elements": "str", "default": []},
+    "proxies": {"type": "dict", "default": {}, "no_log": True},
+    "no_proxy": {"type": "list", "elements": "str", "default": []},
+    "authorities": {"type": "str", "default": ""},
+    "accounts": {"type": "dict", "default": {}, "no_log": True},
     "timeout": {"type": "int", "default": 5},
     "folder": {"type": "str", "default": "/var"},
     "ports": {"type": "dict", "default": {}},
@@ -91,26 +113,76 @@ class AsItIs(urllib.request.HTTPRedirectHandler):
         """Leave it."""
 
 
-def refusal(url: str, timeout: int) -> str:
-    """Return why an address does not answer, or nothing."""
+def direct(host: str, no_proxy: list[str]) -> bool:
+    """Tell whether a host is reached without a proxy, as programs written in Go understand the list."""
     try:
-        urllib.request.build_opener(AsItIs).open(url, timeout=timeout)
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return any(host == one or (one.startswith(".") and host.endswith(one)) for one in no_proxy)
+    for one in no_proxy:
+        try:
+            if address in ipaddress.ip_network(one, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+def refusal(url: str, timeout: int, handlers: list[Any], account: str) -> str:
+    """Return why an address does not answer, or does not take an account; or nothing."""
+    opener = urllib.request.build_opener(AsItIs, *handlers)
+    known = {"Authorization": f"Basic {base64.b64encode(account.encode()).decode()}"} if account else {}
+    reason = ""
+    try:
+        opener.open(urllib.request.Request(url, headers=known), timeout=timeout)  # noqa: S310 (judged before)
     except urllib.error.HTTPError as error:
         # With these a proxy answers for a server that it does not reach, or does not serve us.
-        return f"HTTP {error.code}" if error.code in (407, 502, 503, 504) else ""
+        if error.code in (407, 502, 503, 504):
+            reason = f"HTTP {error.code}"
+        elif account and error.code == 401:
+            reason = denied(opener, error.headers.get("WWW-Authenticate", ""), known, timeout)
     except urllib.error.URLError as error:
-        return str(error.reason)
+        reason = str(error.reason)
     except (OSError, ValueError) as error:
-        return str(error)
+        reason = str(error)
+    if " 407" in reason or "Tunnel connection failed: 401" in reason:
+        return "the proxy refuses the user and password"
+    return reason
+
+
+def denied(opener: Any, asked: str, known: dict[str, str], timeout: int) -> str:
+    """Return why a registry that wants to know who asks does not take an account, or nothing."""
+    refused = "the registry refuses the user and password of image_registry_credentials"
+    if not asked.lower().startswith("bearer"):
+        return refused
+    words = dict(re.findall(r'(\w+)="([^"]*)"', asked))  # a token is fetched elsewhere, with the account
+    realm = words.get("realm", "")
+    if not realm.startswith("https://"):
+        return ""
+    where = f"{realm}?{urlencode({'service': words.get('service', '')})}"
+    try:
+        opener.open(urllib.request.Request(where, headers=known), timeout=timeout)  # noqa: S310 (it is https)
+    except urllib.error.HTTPError as error:
+        return refused if error.code in (401, 403) else ""
+    except (OSError, ValueError) as error:
+        return f"{realm}: {error}"
     return ""
 
 
-def unreached(urls: list[str], timeout: int) -> dict[str, str]:
+def unreached(given: dict[str, Any]) -> dict[str, str]:
     """Return which addresses do not answer in time, and why."""
     said: dict[str, str] = {}
+    urls, timeout, proxies = given["urls"], given["timeout"], given["proxies"]
+    trusted = ssl.create_default_context()
+    if given["authorities"]:
+        trusted.load_verify_locations(cadata=given["authorities"])
 
     def ask(url: str) -> None:
-        said[url] = refusal(url, timeout)
+        handlers: list[Any] = [urllib.request.HTTPSHandler(context=trusted)]
+        if proxies:
+            past = direct(urlsplit(url).hostname or "", given["no_proxy"])
+            handlers.append(urllib.request.ProxyHandler({} if past else proxies))
+        said[url] = refusal(url, timeout, handlers, given["accounts"].get(url, ""))
 
     # Nothing bounds the search for a name, so the threads end with the module, whatever they wait for.
     threads = [Thread(target=ask, args=[url], daemon=True) for url in urls]
@@ -187,7 +259,7 @@ def existing(folder: Path) -> Path:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    away = unreached(module.params["urls"], module.params["timeout"])
+    away = unreached(module.params)
     disk = os.statvfs(existing(Path(module.params["folder"])))
     identity = Path("/etc/machine-id")
     module.exit_json(

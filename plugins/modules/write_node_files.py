@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import grp
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -17,6 +18,8 @@ module: write_node_files
 short_description: Write a set of root's files, touching only those that differ
 description:
   - A copy task per file costs several round trips each; this costs one for all of them.
+  - Each file has one of O(files[].content), O(files[].secret_content) and O(files[].url), unless it is to be
+    absent.
 options:
   files:
     description: The files.
@@ -25,7 +28,12 @@ options:
     required: true
     suboptions:
       path: {type: path, required: true, description: Where; missing folders are made.}
-      content: {type: str, required: true, description: All of it.}
+      content: {type: str, description: All of it.}
+      url:
+        type: str
+        description: Where apt, with the proxy that it has, fetches it from when it is not there.
+      state: {type: str, choices: [present, absent], default: present, description: Whether it is there.}
+      secret_content: {type: str, description: "As O(files[].content), kept out of output and the journal."}
       mode: {type: str, default: "0644", description: Octal.}
       group: {type: str, default: root, description: Group that owns it.}
       notify: {type: list, elements: str, default: [], description: Handlers of its reader, for the result.}
@@ -48,13 +56,33 @@ differing:
 
 FILE: dict[str, Any] = {
     "path": {"type": "path", "required": True},
-    "content": {"type": "str", "required": True},
+    "content": {"type": "str"},
+    "url": {"type": "str"},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "secret_content": {"type": "str", "no_log": True},
     "mode": {"type": "str", "default": "0644"},
     "group": {"type": "str", "default": "root"},
     "notify": {"type": "list", "elements": "str", "default": []},
     "applied": {"type": "path"},
 }
-SPEC: dict[str, Any] = {"files": {"type": "list", "elements": "dict", "required": True, "options": FILE}}
+SOURCES = ["content", "secret_content", "url"]
+SPEC: dict[str, Any] = {
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": FILE,
+        "mutually_exclusive": [SOURCES],
+        "required_if": [["state", "present", SOURCES, True]],
+    }
+}
+
+
+class Module(AnsibleModule):  # type: ignore[misc]  # Ansible has no types
+    """Names only the files in the node's journal, where Ansible masks no secret of several lines."""
+
+    def _log_invocation(self) -> None:
+        self.log(f"Invoked with {' '.join(file['path'] for file in self.params['files'])}")
 
 
 def state(path: Path) -> tuple[str | None, str]:
@@ -70,9 +98,13 @@ def state(path: Path) -> tuple[str | None, str]:
 
 
 def waits(path: Path, applied: str | None) -> bool:
-    """Tell whether a file was written and its handlers never ran: a run may be killed between the two."""
+    """Tell whether a file was written and its handlers never ran: a run may be killed between the two.
+
+    Of one that was deleted, its folder tells.
+    """
     try:
-        return bool(applied) and path.stat().st_mtime > Path(applied or "").stat().st_mtime
+        changed = (path if path.exists() else path.parent).stat().st_mtime
+        return bool(applied) and changed > Path(applied or "").stat().st_mtime
     except FileNotFoundError:  # nobody has read it yet, so it is there in time
         return False
 
@@ -82,7 +114,7 @@ def write(path: Path, content: str, mode: str, gid: int) -> None:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", errors="surrogateescape") as file:
             file.write(content)
             os.fchmod(file.fileno(), int(mode, 8))
             os.fchown(file.fileno(), 0, gid)
@@ -92,12 +124,41 @@ def write(path: Path, content: str, mode: str, gid: int) -> None:
         raise
 
 
+def right(file: dict[str, Any], content: str | None) -> bool:
+    """Tell whether a content is what it should be; what was fetched is not fetched again."""
+    return bool(content) if file["url"] else content == file["content"]
+
+
+def fetch(module: AnsibleModule, url: str) -> str:
+    """Return what an address has; apt knows the proxy, its password, and whom to trust."""
+    folder = tempfile.mkdtemp()
+    try:
+        shutil.chown(folder, "_apt")  # apt gives up root before it connects
+        target = Path(folder) / "fetched"
+        options = ["-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=20"]
+        command = ["/usr/lib/apt/apt-helper", *options, "download-file", url, str(target)]
+        status, _, said = module.run_command(command, environ_update={"LC_ALL": "C"})
+        if status or not target.is_file():
+            lines = [line.removeprefix("E: ").strip() for line in said.splitlines() if line.startswith("E: ")]
+            raise OSError(f"{url}: {'; '.join(lines) or said.strip()[-300:]}")
+        return target.read_text(errors="surrogateescape")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def shown(file: dict[str, Any], content: str | None) -> str:
+    """Return what a difference shows of a content."""
+    return "(not shown)\n" if content and file["secret"] else content or ""
+
+
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module = Module(argument_spec=SPEC, supports_check_mode=True)
     os.umask(0o022)
     differing, diffs = [], []
     for file in module.params["files"]:
+        file["secret"] = file["secret_content"] is not None
+        file["content"] = file["secret_content"] if file["secret"] else file["content"]
         try:
             gid = grp.getgrnam(file["group"]).gr_gid
         except KeyError:
@@ -105,25 +166,32 @@ def main() -> None:
             if not module.check_mode:
                 module.fail_json(msg=f"{file['path']}: the node has no group {file['group']}")
         path, wanted = Path(file["path"]), f"{int(file['mode'], 8):04o} 0:{gid}"
+        absent = file["state"] == "absent"
         content, attributes = state(path)
-        if content == file["content"] and attributes == wanted:
+        if attributes == "missing" if absent else (attributes == wanted and right(file, content)):
             if waits(path, file["applied"]):
                 differing.append({"path": file["path"], "notify": file["notify"]})
             continue
         differing.append({"path": file["path"], "notify": file["notify"]})
+        fetched = f"(fetched from {file['url']})\n" if file["url"] else file["content"]
         diffs.append(
             {
                 "before_header": f"{path} ({attributes})",
-                "after_header": f"{path} ({wanted})",
-                "before": content or "",
-                "after": file["content"],
+                "after_header": f"{path} ({'missing' if absent else wanted})",
+                "before": shown(file, content),
+                "after": "" if absent else shown(file, fetched),
             }
         )
-        if not module.check_mode:
-            try:
-                write(path, file["content"], file["mode"], gid)
-            except OSError as error:
-                module.fail_json(msg=f"{path} cannot be written: {error}")
+        if module.check_mode:
+            continue
+        try:
+            if absent:
+                path.unlink()
+            else:
+                write(path, fetch(module, file["url"]) if file["url"] else file["content"], file["mode"], gid)
+        except OSError as error:
+            done = "deleted" if absent else "written"
+            module.fail_json(msg=f"{path} cannot be {done}: {error}")
     module.exit_json(changed=bool(differing), differing=differing, diff=diffs)
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -29,11 +29,14 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME, SUBNET, GATEWAY = "e2e", "10.89.43.0/24", "10.89.43.1"
 LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET)
 HOST = "quotes.example.com"
+# Requests a second, from several users at once.
+RATE, USERS = 50, 5
 # The files in their order, with the minutes of the longest test of each, or more; a proof may name its own.
 # A run that has filled its mirror from nothing has no time for all. Those with 0 are never left out.
 MINUTES = {
     "control_planes": 25,
     "upgrade": 25,
+    "hostile": 15,
     "platform": 0,
     "recovery": 5,
     "dashboards": 3,
@@ -113,6 +116,7 @@ class Machines:
 
     name: str
     options: list[str] = field(default_factory=list)  # of every playbook
+    environment: dict[str, str] = field(default_factory=dict)  # of the controller
     steps: list[tuple[str, float]] = field(default_factory=list)
 
     @staticmethod
@@ -159,7 +163,7 @@ class Machines:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env=os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
+                env=os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"} | self.environment,
             )
 
     def play(self, title: str, *arguments: str, seconds: float = 900) -> Run:
@@ -241,9 +245,10 @@ class Application(Machines):
         with repeated(ask, 1 / rate):
             yield answers
 
-    def http(self, address: str) -> httpx.Client:
+    def http(self, address: str, timeout: float = 3) -> httpx.Client:
         """Return a client for the application at a node's address."""
-        return httpx.Client(base_url=f"https://{address}", headers={"Host": HOST}, verify=False, timeout=3)  # noqa: S501
+        host = {"Host": HOST}
+        return httpx.Client(base_url=f"https://{address}", headers=host, verify=False, timeout=timeout)  # noqa: S501
 
     def ask(self, client: httpx.Client, method: str, path: str, **options: object) -> httpx.Response:
         """Send a request with the application's name in the TLS greeting."""
@@ -307,6 +312,56 @@ def writer(lab: Application, mark: str) -> Iterator[dict[int, float]]:
 
     with repeated(write, 0.1):
         yield acknowledged
+
+
+@dataclass
+class Answers:
+    """What users were answered."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    acknowledged: set[int] = field(default_factory=set)  # numbers of the quotes that were
+    slowest: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    failed: list[str] = field(default_factory=list)  # when, and how
+
+    def none_failed(self) -> None:
+        """Fail unless every request was answered as it should be."""
+        print(f"\n{self.counts.total()} requests: {dict(self.counts)}, the slowest in {self.slowest:.1f} s")
+        assert set(self.counts) == {"GET 200", "POST 201"}, f"{dict(self.counts)}: {self.failed[:20]}"
+
+
+@contextmanager
+def load(lab: Application, mark: str, timeout: float = 10) -> Iterator[Answers]:
+    """Read and write as several users do while the block runs: RATE requests a second, every fifth writes."""
+    found, numbers = Answers(), itertools.count(1)
+
+    def using(turn: int) -> Callable[[], None]:
+        client, turns = lab.http(lab.workers[turn % len(lab.workers)], timeout), itertools.count(turn)
+
+        def ask() -> None:
+            number = next(numbers) if next(turns) % 5 == 0 else 0
+            method, path = ("POST", "/api/quotes") if number else ("GET", "/api/quotes/random")
+            body = {"json": {"text": f"{mark} {number}", "author": "e2e"}} if number else {}
+            asked = time.monotonic()
+            try:
+                answer = str(lab.ask(client, method, path, **body).status_code)
+            except httpx.HTTPError as error:
+                answer = type(error).__name__
+            took = time.monotonic() - asked
+            found.counts[f"{method} {answer}"] += 1
+            found.slowest = max(found.slowest, took)
+            if answer not in {"200", "201"}:
+                after = asked - found.started
+                found.failed.append(f"after {after:.0f} s, within {took:.1f} s: {method} {answer}")
+            elif number:
+                found.acknowledged.add(number)
+
+        return ask
+
+    with ExitStack() as stack:
+        for turn in range(USERS):
+            stack.enter_context(repeated(using(turn), USERS / RATE))
+        yield found
 
 
 def stored(lab: Application, mark: str) -> set[int]:

@@ -2,60 +2,26 @@
 
 import hashlib
 import hmac
-import itertools
 from base64 import b64decode, b64encode
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
 
 from quote_platform.rotation import Rotation, Stuck, rotation
 
-from .conftest import NAME, ROOT, Eventually, Lab, repeated, sql
+from .conftest import NAME, ROOT, Eventually, Lab, load, sql
 from .test_platform import succeeded
 
 PLAYBOOK = "playbooks/rotate-secrets.yml"
 VAULT = "https://10.89.43.121:8200"
 SECRETS = ROOT / "secrets" / NAME
 AUDIENCE = "https://kubernetes.default.svc.cluster.local"
-# Requests a second, from several clients at once; every fifth request writes.
-RATE, CLIENTS = 50, 5
 
 
 @pytest.fixture
 def accounts(lab: Lab) -> Rotation:
     """Return the rotation of the application's account."""
     return rotation(SECRETS / "kubeconfig", "quote-lab", "quote-app-database", 60)
-
-
-@contextmanager
-def load(lab: Lab) -> Iterator[Counter[str]]:
-    """Read and write at a rate while the block runs; yield the answers. Afterwards none may have failed."""
-    answers = Counter[str]()
-
-    def asking(number: int) -> Callable[[], None]:
-        client, turns = lab.http(lab.workers[number % len(lab.workers)]), itertools.count(number)
-        client.timeout = httpx.Timeout(10)
-
-        def ask() -> None:
-            write = next(turns) % 5 == 0
-            method, path = ("POST", "/api/quotes") if write else ("GET", "/api/quotes/random")
-            body = {"json": {"text": "rotated", "author": "e2e"}} if write else {}
-            try:
-                answers[f"{method} {lab.ask(client, method, path, **body).status_code}"] += 1
-            except httpx.HTTPError as error:
-                answers[f"{method} {type(error).__name__}"] += 1
-
-        return ask
-
-    with ExitStack() as stack:
-        for number in range(CLIENTS):
-            stack.enter_context(repeated(asking(number), CLIENTS / RATE))
-        yield answers
-    print(f"\n{answers.total()} requests: {dict(answers)}")
-    assert set(answers) == {"GET 200", "POST 201"}, dict(answers)
 
 
 def takes(verifier: str, password: str) -> bool:
@@ -114,7 +80,7 @@ def test_accounts_are_rotated_and_no_request_fails(lab: Lab, accounts: Rotation,
     old = {"vault": vault.read_text(), "quotes": owner.account()["password"]}
     # Vault does not know this one, as after a restore.
     sql(lab, 'create role \\"quote-app-1000000000-forgot\\" login in role quotes')
-    with load(lab):
+    with load(lab, "rotated") as answers:
         for _ in range(rounds - 1):
             result = accounts.rotate()
             # The database says so: every pod is connected as the new user.
@@ -125,6 +91,7 @@ def test_accounts_are_rotated_and_no_request_fails(lab: Lab, accounts: Rotation,
         # The last one by the playbook, along with the passwords of the owner and of Vault's account.
         succeeded(lab.play("rotation of all secrets", PLAYBOOK))
         seen.append(accounts.account()["username"])
+    answers.none_failed()
     lab.steps.append((f"{len(took)} rotations, the slowest in {max(took)} s", sum(took)))
     assert len(set(seen)) == rounds + 1
     # The playbook has ended what was before, and the old passwords are not taken any more.
@@ -145,7 +112,7 @@ def test_a_sealed_vault_harms_nobody(lab: Lab, accounts: Rotation, eventually: E
         return lab.kubectl(f'get externalsecret -n quote-lab quote-app-database -o "jsonpath={path}"').strip()
 
     before = accounts.account()
-    with load(lab):
+    with load(lab, "rotated") as answers:
         lab.ssh("vault-1", "systemctl restart vault")  # it comes back sealed
         accounts.seconds = 5
         with pytest.raises(Stuck, match="the one that is there is used as before"):
@@ -161,4 +128,5 @@ def test_a_sealed_vault_harms_nobody(lab: Lab, accounts: Rotation, eventually: E
         succeeded(lab.play("Vault unsealed", "playbooks/vault.yml"))
         accounts.seconds = 60
         assert accounts.rotate().user != before["username"]
+    answers.none_failed()
     eventually(lambda: ready() == "True", 30, "the account is not delivered")

@@ -26,7 +26,8 @@ SPECS: dict[str, dict[str, Any]] = {
     "validate_nodes": task.NODES,
     "write_node_files": write_node_files.SPEC,
 }
-KEYS = ("type", "elements", "required", "default")
+# What documentation has of an option, but for options of its own.
+KEYS = ("type", "elements", "required", "default", "choices")
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,7 @@ def options(documented: dict[str, Any]) -> dict[str, Any]:
     """Return documented options as an argument spec has them."""
     found = {}
     for name, option in documented.items():
-        found[name] = {
-            key: option[key] for key in ("type", "elements", "required", "default") if key in option
-        }
+        found[name] = {key: option[key] for key in KEYS if key in option}
         if "suboptions" in option:
             found[name]["options"] = options(option["suboptions"])
     return found
@@ -59,7 +58,7 @@ def plain(spec: dict[str, Any]) -> dict[str, Any]:
     """Return an argument spec without what no documentation has."""
     found = {}
     for name, option in spec.items():
-        found[name] = {key: value for key, value in option.items() if key != "no_log"}
+        found[name] = {key: value for key, value in option.items() if key in KEYS}
         if "options" in option:
             found[name]["options"] = plain(option["options"])
     return found

@@ -1,12 +1,16 @@
 """Wrong input is refused with its exact message, before any node is contacted; right input passes."""
 
+import base64
 import hashlib
 import json
 import shutil
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -732,10 +736,15 @@ def server() -> Iterator[str]:
         one.shutdown()
 
 
+def unreached(urls: list[str], timeout: int, **given: Any) -> dict[str, str]:
+    spec = {name: option.get("default") for name, option in probe_node.SPEC.items()}
+    return probe_node.unreached(spec | {"urls": urls, "timeout": timeout} | given)
+
+
 def test_any_answer_counts_but_a_gateways(server: str) -> None:
     fine = [f"{server}/v2/{status}" for status in (200, 302, 401, 403, 404, 500)]
-    assert probe_node.unreached(fine, 5) == {}
-    assert probe_node.unreached([f"{server}/503", "http://127.0.0.1:1/"], 5) == {
+    assert unreached(fine, 5) == {}
+    assert unreached([f"{server}/503", "http://127.0.0.1:1/"], 5) == {
         f"{server}/503": "HTTP 503",
         "http://127.0.0.1:1/": "[Errno 111] Connection refused",
     }
@@ -743,7 +752,7 @@ def test_any_answer_counts_but_a_gateways(server: str) -> None:
 
 def test_addresses_are_asked_side_by_side(server: str) -> None:
     begun = time.monotonic()
-    away = probe_node.unreached([f"{server}/{number}/slow" for number in range(20)], 1)
+    away = unreached([f"{server}/{number}/slow" for number in range(20)], 1)
     assert set(away.values()) <= {"timed out", "no answer in 1 s"}
     assert len(away) == 20
     assert time.monotonic() - begun < 10  # twenty in turn take twice that
@@ -752,10 +761,76 @@ def test_addresses_are_asked_side_by_side(server: str) -> None:
 def test_a_proxy_of_the_environment_is_used(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", server)
     monkeypatch.delenv("no_proxy", raising=False)
-    assert probe_node.unreached(["http://packages.invalid/403", "http://packages.invalid/502"], 5) == {
+    assert unreached(["http://packages.invalid/403", "http://packages.invalid/502"], 5) == {
         "http://packages.invalid/502": "HTTP 502"
     }
     assert sorted(Answering.asked) == ["http://packages.invalid/403", "http://packages.invalid/502"]
+
+
+def test_the_proxy_that_is_named_is_used_but_for_what_is_reached_without(server: str) -> None:
+    proxies, past = {"http": server}, ["10.0.0.0/8", ".corp.example", "db"]
+    asked = ["http://packages.invalid/403", "http://packages.invalid/407"]
+    assert unreached(asked, 5, proxies=proxies) == {asked[1]: "the proxy refuses the user and password"}
+    assert Answering.asked == asked or Answering.asked == asked[::-1]
+    assert set(unreached(["http://127.0.0.1:1/"], 5, proxies=proxies, no_proxy=["127.0.0.0/8"])) == {
+        "http://127.0.0.1:1/"
+    }
+    for host, direct in (("10.1.2.3", True), ("11.1.2.3", False), ("a.corp.example", True), ("db", True)):
+        assert probe_node.direct(host, past) is direct
+    assert not probe_node.direct("corp.example", past)
+
+
+class Registry(BaseHTTPRequestHandler):
+    """Lets one account in."""
+
+    def do_GET(self) -> None:
+        right = self.headers.get("Authorization") == "Basic " + base64.b64encode(b"me:right").decode()
+        self.send_response(200 if right else 401)
+        self.send_header("WWW-Authenticate", 'Basic realm="registry"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_an_account_that_a_registry_refuses_is_named() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as one:
+        Thread(target=one.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{one.server_address[1]}/v2/"
+        assert unreached([url], 5, accounts={url: "me:right"}) == {}
+        assert unreached([url], 5) == {}  # without one it asks who is there, and so it is there
+        assert unreached([url], 5, accounts={url: "me:wrong"}) == {
+            url: "the registry refuses the user and password of image_registry_credentials"
+        }
+        one.shutdown()
+
+
+def test_a_registry_that_hands_out_tokens_is_asked_for_one() -> None:
+    class Opener:
+        def open(self, request: urllib.request.Request, timeout: int) -> None:
+            assert request.full_url == "https://auth.example.com/token?service=registry.example.com"
+            if request.get_header("Authorization") != "Basic right":
+                raise urllib.error.HTTPError(request.full_url, 401, "no", Message(), None)
+
+    asked = 'Bearer realm="https://auth.example.com/token",service="registry.example.com"'
+    assert probe_node.denied(Opener(), asked, {"Authorization": "Basic right"}, 5) == ""
+    assert "refuses" in probe_node.denied(Opener(), asked, {"Authorization": "Basic wrong"}, 5)
+    assert probe_node.denied(Opener(), 'Bearer realm="file:///etc/passwd"', {}, 5) == ""
+
+
+def test_accounts_go_to_the_addresses_of_their_registries(tmp_path: Path) -> None:
+    case = {
+        "vars": {
+            "cluster_http_proxy": "http://me:a%40b@proxy.example.com:3128",
+            "image_registry_credentials": {"docker.io": {"username": "me", "password": "secret"}},
+        }
+    }
+    given = task.machine_arguments(*of_a_task(inventory(tmp_path / "accounts", case)))
+    assert given["accounts"] == {"https://registry-1.docker.io/v2/": "me:secret"}
+    assert set(given["accounts"]) < set(given["urls"])
+    assert given["proxies"] == dict.fromkeys(("http", "https"), "http://me:a%40b@proxy.example.com:3128")
+    assert {"worker-1", "10.244.0.0/16", ".svc"} < set(given["no_proxy"])
 
 
 # --- machines outside of the cluster --------------------------------------------------------------------

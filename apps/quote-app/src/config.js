@@ -55,9 +55,12 @@ export function load(env = process.env) {
     }
   }
 
+  // HOST or HOST:PORT of servers that may be standbys.
+  const [standbyHost, standbyPort] = (env.DATABASE_STANDBY_HOST ?? '').split(':');
   const database = {
     host: env.PGHOST || url.host,
     port: integer('PGPORT', url.port ?? 5432, 1, 65535),
+    standbys: standbyHost && { host: standbyHost, port: Number(standbyPort || env.PGPORT || url.port || 5432) },
     database: env.PGDATABASE || url.database,
     user: env.PGUSER || url.user,
     userFile: file('PGUSER_FILE'),
@@ -68,9 +71,12 @@ export function load(env = process.env) {
     poolSize: integer('DATABASE_POOL_SIZE', 10, 1, 100),
     connectTimeout: integer('DATABASE_CONNECT_TIMEOUT_MS', 2000, 100, 60000),
     statementTimeout: integer('DATABASE_STATEMENT_TIMEOUT_MS', 5000, 100, 60000),
-    retryFor: integer('DATABASE_RETRY_MS', 5000, 0, 60000),
+    retryFor: integer('DATABASE_RETRY_MS', 20000, 0, 60000),
   };
   if (!database.host) problems.push('PGHOST (or DATABASE_URL) is missing: the host of PostgreSQL');
+  if (env.DATABASE_STANDBY_HOST && !/^[a-z0-9.-]+(:\d{1,5})?$/i.test(env.DATABASE_STANDBY_HOST)) {
+    problems.push(`DATABASE_STANDBY_HOST must be HOST or HOST:PORT, not "${env.DATABASE_STANDBY_HOST}"`);
+  }
   if (!database.database) problems.push('PGDATABASE (or DATABASE_URL) is missing: the name of the database');
   if (!database.user && !database.userFile) problems.push('PGUSER, PGUSER_FILE or DATABASE_URL must name the user');
   if (database.sslMode === 'verify-full' && !database.sslRootCert) {

@@ -5,8 +5,10 @@ import pg from 'pg';
 import { secret } from './config.js';
 
 // The server says that it did not carry out the statement: shutting down, starting, read-only (a demoted primary),
-// too many connections, or credentials that were just rotated.
-const REFUSED = new Set(['57P03', '25006', '53300', '28P01', '28000']);
+// too many connections, credentials that were just rotated, or a standby whose recovery went first.
+const REFUSED = new Set(['57P03', '25006', '53300', '28P01', '28000', '40001']);
+// So long after the primary was seen away, reads ask a standby first.
+const AWAY_MS = 1000;
 // The connection broke: whether a statement took effect is unknown.
 const BROKEN = new Set(['57P01', '57P02', '57014', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ECONNREFUSED', 'EHOSTUNREACH',
   'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN']);
@@ -24,58 +26,20 @@ export class Unavailable extends Error {
 }
 
 export class Database {
-  #pool;
+  #primary;
+  #standbys; // whichever standby answers; undefined where the settings name none
+  #primaryAway = 0; // until when it is taken to be away
   #retryFor;
 
   constructor(settings, log) {
     this.#retryFor = settings.retryFor;
-    const account = () => ({
-      user: secret(settings.user, settings.userFile),
-      password: secret(settings.password, settings.passwordFile),
-    });
-    // Credentials and authority are read for each connection, so that a rotation needs no restart.
-    class Client extends pg.Client {
-      #account;
-
-      constructor(options) {
-        const current = account();
-        super({ ...options, ...current, ssl: ssl(settings) });
-        this.#account = current;
-      }
-
-      /** Whether the credentials were rotated since; a connection with old ones is not used again. */
-      get outdated() {
-        try {
-          const { user, password } = account();
-          return user !== this.#account.user || password !== this.#account.password;
-        } catch {
-          return false; // Nothing newer can be read.
-        }
-      }
-    }
-    this.#pool = new pg.Pool({
-      Client,
-      host: settings.host,
-      port: settings.port,
-      database: settings.database,
-      application_name: 'quote-app',
-      max: settings.poolSize,
-      connectionTimeoutMillis: settings.connectTimeout,
-      statement_timeout: settings.statementTimeout,
-      // The server's own timeout comes first; this one is for a server that no longer answers at all.
-      query_timeout: settings.statementTimeout + 1000,
-      idleTimeoutMillis: 30000,
-      maxLifetimeSeconds: 600,
-      keepAlive: true,
-      keepAliveInitialDelayMillis: 5000,
-    });
-    // An idle connection that breaks is dropped by the pool; without this listener it would end the process.
-    this.#pool.on('error', (error) => log.warn({ code: error.code }, `idle connection lost: ${error.message}`));
+    this.#primary = createPool(settings, settings, log);
+    if (settings.standbys) this.#standbys = createPool(settings, settings.standbys, log);
   }
 
   /** Ask; asked again until the answer comes or the time is up, because asking twice does no harm. */
   read(text, values) {
-    return this.#run(text, values, (error) => refused(error) || broken(error));
+    return this.#run(text, values, (error) => refused(error) || broken(error), this.#standbys);
   }
 
   /** Write; again only where the server certainly did nothing. Otherwise the caller learns that it is not confirmed. */
@@ -83,74 +47,123 @@ export class Database {
     return this.#run(text, values, refused);
   }
 
-  /** One attempt, for the readiness probe; a standby is not ready to serve. */
+  /** One attempt, for the readiness probe: where standbys are named, one that answers is enough to serve reads. */
   async ping() {
-    const client = await this.#pool.connect();
+    try {
+      await this.#attempt(this.#primary, async (client) => {
+        const { rows } = await client.query('SELECT pg_is_in_recovery() AS standby');
+        if (rows[0].standby) throw Object.assign(new Error('connected to a standby'), { code: '25006' });
+      });
+    } catch (error) {
+      if (!this.#standbys) throw error;
+      await this.#attempt(this.#standbys, (client) => client.query('SELECT 1'));
+    }
+  }
+
+  /** Run work on one connection of its own, as one transaction. */
+  transaction(work) {
+    return this.#attempt(this.#primary, async (client) => {
+      await client.query('BEGIN');
+      const result = await work(client);
+      await client.query('COMMIT');
+      return result;
+    }, () => true); // A failed transaction ends with its connection.
+  }
+
+  get connections() {
+    const pools = [this.#primary, ...(this.#standbys ? [this.#standbys] : [])];
+    const sum = (count) => pools.reduce((total, pool) => total + pool[count], 0);
+    return { total: sum('totalCount'), idle: sum('idleCount'), waiting: sum('waitingCount') };
+  }
+
+  async close() {
+    await Promise.all([this.#primary.end(), this.#standbys?.end()]);
+  }
+
+  /** Do something on a connection of a pool. With an error that is `spoiled` it is closed, not reused. */
+  async #attempt(pool, work, spoiled = (error) => refused(error) || broken(error)) {
+    const client = await pool.connect();
     let failure;
     try {
-      const { rows } = await client.query('SELECT pg_is_in_recovery() AS standby');
-      if (rows[0].standby) throw Object.assign(new Error('connected to a standby'), { code: '25006' });
+      return await work(client);
     } catch (error) {
-      failure = error;
-      throw error;
+      failure = spoiled(error) ? error : undefined;
+      throw Object.assign(error, { connected: true });
     } finally {
       client.release(failure ?? client.outdated);
     }
   }
 
-  /** Run work on one connection of its own, as one transaction. */
-  async transaction(work) {
-    const client = await this.#pool.connect();
-    let failure;
-    try {
-      await client.query('BEGIN');
-      const result = await work(client);
-      await client.query('COMMIT');
-      return result;
-    } catch (error) {
-      failure = error;
-      throw error;
-    } finally {
-      client.release(failure); // A failed transaction ends with its connection.
-    }
-  }
-
-  get connections() {
-    return { total: this.#pool.totalCount, idle: this.#pool.idleCount, waiting: this.#pool.waitingCount };
-  }
-
-  close() {
-    return this.#pool.end();
-  }
-
-  async #run(text, values, again) {
+  async #run(text, values, again, standbys) {
     const deadline = Date.now() + this.#retryFor;
     for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
-      let connected = false;
-      try {
-        const client = await this.#pool.connect();
-        connected = true;
-        let failure;
+      const pools = standbys ? [this.#primary, standbys] : [this.#primary];
+      if (Date.now() < this.#primaryAway) pools.reverse();
+      let last;
+      for (const pool of pools) {
         try {
-          return await client.query(text, values);
+          return await this.#attempt(pool, (client) => client.query(text, values));
         } catch (error) {
-          failure = refused(error) || broken(error) ? error : undefined;
-          throw error;
-        } finally {
-          client.release(failure ?? client.outdated); // With an error the connection is closed, not reused.
+          if (!refused(error) && !broken(error)) throw error;
+          if (pool === this.#primary) this.#primaryAway = Date.now() + AWAY_MS;
+          last = error;
         }
-      } catch (error) {
-        if (!refused(error) && !broken(error)) throw error;
-        // Without a connection nothing was sent: another attempt is safe for writes, too.
-        if ((connected && !again(error)) || Date.now() + pause > deadline) throw new Unavailable(error);
-        await sleep(pause);
       }
+      // Without a connection nothing was sent: another attempt is safe for writes, too.
+      if ((last.connected && !again(last)) || Date.now() + pause > deadline) throw new Unavailable(last);
+      await sleep(pause);
     }
   }
 }
 
-function ssl(settings) {
+function createPool(settings, { host, port }, log) {
+  const account = () => ({
+    user: secret(settings.user, settings.userFile),
+    password: secret(settings.password, settings.passwordFile),
+  });
+  // Credentials and authority are read for each connection, so that a rotation needs no restart.
+  class Client extends pg.Client {
+    #account;
+
+    constructor(options) {
+      const current = account();
+      super({ ...options, ...current, ssl: ssl(settings, host) });
+      this.#account = current;
+    }
+
+    /** Whether the credentials were rotated since; a connection with old ones is not used again. */
+    get outdated() {
+      try {
+        const { user, password } = account();
+        return user !== this.#account.user || password !== this.#account.password;
+      } catch {
+        return false; // Nothing newer can be read.
+      }
+    }
+  }
+  const pool = new pg.Pool({
+    Client,
+    host,
+    port,
+    database: settings.database,
+    application_name: 'quote-app',
+    max: settings.poolSize,
+    connectionTimeoutMillis: settings.connectTimeout,
+    statement_timeout: settings.statementTimeout,
+    // The server's own timeout comes first; this one is for a server that no longer answers at all.
+    query_timeout: settings.statementTimeout + 1000,
+    idleTimeoutMillis: 30000,
+    maxLifetimeSeconds: 600,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 5000,
+  });
+  // An idle connection that breaks is dropped by the pool; without this listener it would end the process.
+  pool.on('error', (error) => log.warn({ code: error.code }, `idle connection lost: ${error.message}`));
+  return pool;
+}
+
+function ssl(settings, host) {
   if (settings.sslMode === 'disable') return false;
   if (settings.sslMode === 'require') return { rejectUnauthorized: false };
-  return { ca: readFileSync(settings.sslRootCert, 'utf8'), servername: settings.host };
+  return { ca: readFileSync(settings.sslRootCert, 'utf8'), servername: host };
 }

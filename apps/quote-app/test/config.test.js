@@ -18,6 +18,7 @@ test('a URL names everything, single variables win over it', () => {
 for (const [name, env, message] of [
   ['no host', { ...GOOD, PGHOST: '' }, /PGHOST .* is missing/],
   ['a port that is none', { ...GOOD, PORT: '3000x' }, /PORT must be a whole number from 0 to 65535, not "3000x"/],
+  ['standbys that are no host', { ...GOOD, DATABASE_STANDBY_HOST: 'a b' }, /DATABASE_STANDBY_HOST must be HOST or HOST:PORT, not "a b"/],
   ['an unknown TLS mode', { ...GOOD, PGSSLMODE: 'prefer' }, /PGSSLMODE must be one of/],
   ['verification without an authority', { ...GOOD, PGSSLMODE: 'verify-full' }, /needs PGSSLROOTCERT/],
   ['a file that is not there', { ...GOOD, PGPASSWORD_FILE: '/no/such' }, /PGPASSWORD_FILE: the file \/no\/such cannot be read/],

@@ -102,6 +102,35 @@ test('without a database: alive, not ready, 503 with Retry-After; ready again by
     await app.ready();
   }));
 
+test('while the primary is away a standby answers reads and a write waits', { timeout: 60000 }, async () => {
+  const standby = await startPostgres({ of: postgres });
+  try {
+    await withApp({ DATABASE_STANDBY_HOST: `127.0.0.1:${standby.port}` }, async (app) => {
+      postgres.halt();
+      let write;
+      try {
+        write = app.post({ text: 'waited', author: 'failover' });
+        for (let i = 0; i < 20; i++) {
+          const asked = Date.now();
+          assert.equal((await app.get('/api/quotes/random')).status, 200);
+          assert.ok(Date.now() - asked < 1000);
+          await sleep(100);
+        }
+        assert.equal((await app.get('/readyz')).status, 200);
+      } finally {
+        postgres.start();
+      }
+      assert.equal((await write).status, 201);
+      // It is asked again once it is back: what a standby has not got yet is found.
+      await sleep(1200);
+      const { headers } = await app.post({ text: 'newest', author: 'failover' });
+      assert.equal((await app.get(headers.get('location'))).status, 200);
+    });
+  } finally {
+    standby.end();
+  }
+});
+
 test('a rotated password is used without a restart', { timeout: 30000 }, async () => {
   const file = join(postgres.folder, 'password');
   postgres.sql("CREATE ROLE rotated LOGIN SUPERUSER PASSWORD 'first'");

@@ -22,7 +22,8 @@ function freePort() {
   });
 }
 
-export async function startPostgres() {
+/** With `of`, what that returned, a standby of it. */
+export async function startPostgres({ of } = {}) {
   const bin = programs();
   const port = await freePort();
   const folder = mkdtempSync(join(tmpdir(), 'quote-app-postgres-'));
@@ -34,19 +35,20 @@ export async function startPostgres() {
   }
   // The server refuses to run as root.
   const run = (program, ...args) => {
-    const command = [join(bin, program), ...args];
+    const command = [join(bin, program), ...args.map(String)];
     if (asRoot) command.unshift('runuser', '-u', 'postgres', '--');
     return execFileSync(command[0], command.slice(1), { stdio: ['ignore', 'ignore', 'pipe'], cwd: '/', encoding: 'utf8' });
   };
   const log = join(folder, 'log');
-  run('initdb', '--pgdata', data, '--username', 'quotes', '--auth', 'trust', '--no-sync', '--encoding', 'UTF8', '--locale', 'C.UTF-8');
+  if (of) run('pg_basebackup', '--pgdata', data, '--write-recovery-conf', '--no-sync', '--checkpoint', 'fast', '-h', '127.0.0.1', '-p', of.port, '-U', 'quotes');
+  else run('initdb', '--pgdata', data, '--username', 'quotes', '--auth', 'trust', '--no-sync', '--encoding', 'UTF8', '--locale', 'C.UTF-8');
   const control = (...args) => run('pg_ctl', '--pgdata', data, '--wait', '--silent', '--log', log, ...args);
   const start = () =>
     control('-o', `-c fsync=off -c listen_addresses=127.0.0.1 -c port=${port} -c unix_socket_directories=${folder}`, 'start');
   start();
   const sql = (text, database = 'quotes') =>
     execFileSync(join(bin, 'psql'), ['-h', '127.0.0.1', '-p', port, '-U', 'quotes', '-d', database, '-XAtqc', text], { encoding: 'utf8' }).trim();
-  sql('CREATE DATABASE quotes', 'postgres');
+  if (!of) sql('CREATE DATABASE quotes', 'postgres');
   return {
     port,
     sql,

@@ -15,7 +15,7 @@ from rich.table import Table
 from quote_platform import machine
 from quote_platform.lab import application, lifecycle, podman
 from quote_platform.lab.errors import LabError
-from quote_platform.lab.model import Lab
+from quote_platform.lab.model import Lab, Profile
 from quote_platform.mirror import fill as filling
 from quote_platform.mirror.catalogue import Part
 from quote_platform.mirror.storage import MirrorError
@@ -60,6 +60,12 @@ def up(  # noqa: PLR0917 (options, not positions)
     virtual_ip: Annotated[
         bool, typer.Option(help="Reach the API server at an address of its own, as with 3 control planes.")
     ] = False,
+    profile: Annotated[
+        Profile,
+        typer.Option(
+            help="hostile: a proxy and a registry that ask for passwords, upstream's own names, no root."
+        ),
+    ] = Profile.PLAIN,
     components: Annotated[
         list[Part] | None, typer.Option(help="Only these, and always the core; repeatable. All without it.")
     ] = None,
@@ -80,6 +86,7 @@ def up(  # noqa: PLR0917 (options, not positions)
             acme=acme,
             logs=logs,
             virtual_ip=virtual_ip,
+            profile=profile,
             components=frozenset(components or Part),
         )
         machine.check(

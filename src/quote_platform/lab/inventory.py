@@ -34,6 +34,7 @@ def refuse_foreign(lab: str) -> None:
 def _dump(path: Path, data: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(HEADER + yaml.safe_dump(data, sort_keys=False, width=110))
+    path.chmod(0o600)  # passwords of a hostile place are in it
 
 
 def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
@@ -47,7 +48,7 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         }
 
     connection = {
-        "ansible_user": "root",
+        "ansible_user": lab.user,
         "ansible_ssh_private_key_file": str(state / "id_ed25519"),
         "ansible_ssh_common_args": f"-o UserKnownHostsFile={state / 'known_hosts'} "
         "-o StrictHostKeyChecking=yes -o IdentitiesOnly=yes",
@@ -63,15 +64,19 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
     base = f"http://{lab.mirror.address}"
     settings: dict[str, Any] = {
         "cluster_name": lab.name,
-        "kubernetes_packages_repository": f"{base}/apt/kubernetes/",
-        "container_runtime_repository": f"{base}/apt/docker/linux/debian",
+        # These have no repository upstream.
         "versitygw_repository": f"{base}/apt/versitygw/",
         "node_exporter_repository": f"{base}/apt/node-exporter/",
-        "vault_server_repository": f"{base}/apt/hashicorp",
-        "image_registry_base_url": f"{base}:5000",
-        "manifest_base_url": f"{base}/manifests",
         "components_unavailable": lacking,
     }
+    if not lab.hostile:
+        settings |= {
+            "kubernetes_packages_repository": f"{base}/apt/kubernetes/",
+            "container_runtime_repository": f"{base}/apt/docker/linux/debian",
+            "vault_server_repository": f"{base}/apt/hashicorp",
+            "image_registry_base_url": f"{base}:5000",
+            "manifest_base_url": f"{base}/manifests",
+        }
     if any(entry["name"] == "ingress-nginx" for entry in lacking):
         settings["ingress_controller"] = "traefik"
     if any(entry["name"] == "logging-elasticsearch" for entry in lacking):

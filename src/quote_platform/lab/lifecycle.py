@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from quote_platform import paths
-from quote_platform.lab import acme, host, image, inventory, logs, podman
+from quote_platform.lab import acme, host, hostile, image, inventory, logs, podman
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab, Node
 from quote_platform.mirror import storage
@@ -83,6 +83,9 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
         _network(lab)
         _keys(lab, home)
         (home / "acme").mkdir(mode=0o700, exist_ok=True)  # mounted, also where it is filled later
+        (home / "outside").mkdir(exist_ok=True)
+        if lab.hostile:
+            hostile.prepare(home)
         if acme.wanted(lab):
             acme.prepare(lab, home)
         if lab.logs:
@@ -96,13 +99,16 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
             )
         )
         list(pool.map(lambda node: _wait(lab, node), every))
+        if lab.hostile:
+            list(pool.map(lambda node: hostile.machine(lab, home, node), lab.nodes))
     if acme.wanted(lab):  # on a host that was started without, they have not started
         podman.execute(lab.mirror.name, ["systemctl", "start", *acme.PROGRAMS])
     wanted = {node.name for node in [*lab.nodes, *lab.services]}
     for gone in set(podman.containers(lab.name)) - wanted:
         podman.run("rm", "--force", "--volumes", "--time", "0", gone)
     more = acme.settings(lab, home) if acme.wanted(lab) else {}
-    return inventory.write(lab, home, more | (logs.settings(lab, home) if lab.logs else {}))
+    more |= logs.settings(lab, home) if lab.logs else {}
+    return inventory.write(lab, home, more | (hostile.settings(lab, home) if lab.hostile else {}))
 
 
 def connected(lab: Lab) -> bool:
@@ -157,6 +163,7 @@ def _start(lab: Lab, node: Node, image_name: str) -> None:
             (storage.root() / part).mkdir(parents=True, exist_ok=True)
             mounts.append(f"{storage.root() / part}:/srv/mirror/{part}:ro")
         mounts.append(f"{home / 'acme'}:/srv/acme:ro")
+        mounts.append(f"{home / 'outside'}:/srv/outside:ro")
     else:
         mounts += DISKS
     arguments = ["--name", node.name, "--hostname", node.name, "--label", f"{podman.LABEL}={lab.name}"]
@@ -164,8 +171,12 @@ def _start(lab: Lab, node: Node, image_name: str) -> None:
     # All that podman's --systemd brings, but for a mount of the host's tree of control groups (version 1):
     # there the kubelet of one node takes the pods of the others for orphans.
     arguments += ["--systemd", "false", "--stop-signal", "SIGRTMIN+3"]
-    for memory in ("/run", "/run/lock", "/tmp", "/var/log/journal"):  # noqa: S108 (the node's)
+    temporary = "/tmp:noexec" if lab.hostile else "/tmp"  # noqa: S108 (the node's)
+    for memory in ("/run", "/run/lock", temporary, "/var/log/journal"):
         arguments += ["--tmpfs", memory]
+    if lab.hostile and node.role == "mirror":
+        for name in hostile.upstream():
+            arguments += ["--add-host", f"{name}:127.0.0.1"]
     arguments += ["--privileged", "--cgroupns", "private", "--pids-limit", "-1"]
     arguments += ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=20000:20000"]
     arguments += ["--cpus", str(min(node.cpus, os.cpu_count() or 1)), "--memory", node.memory]
@@ -206,7 +217,7 @@ def ssh(lab: Lab, node: Node, command: list[str]) -> list[str]:
         "IdentitiesOnly=yes",
         "-o",
         "LogLevel=ERROR",
-        f"root@{node.address}",
+        f"{lab.user}@{node.address}",
         *command,
     ]
 

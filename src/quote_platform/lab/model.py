@@ -1,11 +1,20 @@
 """What a lab is: its name, its network, its nodes."""
 
 import ipaddress
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from quote_platform.mirror.catalogue import Part
+
+
+class Profile(StrEnum):
+    """What kind of place a lab is."""
+
+    PLAIN = "plain"
+    HOSTILE = "hostile"
+
 
 Role = Literal["master", "worker", "store", "vault", "mirror", "logs"]
 
@@ -40,6 +49,7 @@ class Lab(BaseModel):
     acme: bool = True
     logs: bool = True
     virtual_ip: bool = False
+    profile: Profile = Profile.PLAIN
     components: frozenset[Part] = frozenset(Part)
 
     @field_validator("subnet")
@@ -67,13 +77,24 @@ class Lab(BaseModel):
         self.components |= {Part.CORE}
         self.stores = self.stores if Part.BACKUPS in self.components else 0
         self.vaults = self.vaults if Part.SECRETS in self.components else 0
-        self.acme = self.acme and Part.CERTIFICATES in self.components
+        # Upstream's own names are served at the port of the ACME server.
+        self.acme = self.acme and Part.CERTIFICATES in self.components and not self.hostile
         self.logs = self.logs and Part.LOGS in self.components
         return self
 
     def address(self, number: int) -> str:
         """Return an address of the lab's network; .1 is this machine."""
         return str(ipaddress.ip_network(self.subnet)[number])
+
+    @property
+    def hostile(self) -> bool:
+        """Tell whether it is as unkind as real places are."""
+        return self.profile is Profile.HOSTILE
+
+    @property
+    def user(self) -> str:
+        """Return as whom Ansible comes to its machines."""
+        return "ops" if self.hostile else "root"
 
     @property
     def network(self) -> str:

@@ -12,7 +12,7 @@ import yaml
 from ansible.errors import AnsibleError
 
 from quote_platform import components
-from quote_platform.validation import choices, hosts, specs
+from quote_platform.validation import choices, hosts, outbound, specs
 
 Variables = dict[str, Any]
 
@@ -88,6 +88,7 @@ def judge(given: Input, together: bool = True) -> list[str]:
         wrong += hosts.endpoint(values.given, masters, addresses)
         wrong += hosts.virtual_address(values, addresses)
         wrong += choices.urls(values)
+        wrong += outbound.judge(values)
         wrong += choices.names(values, values.given)
         wrong += choices.items(values.given)
         wrong += choices.schedules(values)

@@ -284,6 +284,8 @@ def scale(given: Variables, workers: int) -> list[str]:
     replicas, most = given["quote_app_replicas"], given["quote_app_replicas_max"]
     if most < replicas:
         wrong.append(f"quote_app_replicas_max: {most}; allowed is {replicas} (no autoscaler) or more")
+    if not 0 <= (seconds := given["quote_app_database_retry_seconds"]) <= 60:
+        wrong.append(f"quote_app_database_retry_seconds: {seconds}; allowed are 0 to 60")
     return wrong
 
 

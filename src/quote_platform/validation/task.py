@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible import constants
 from ansible.parsing.dataloader import DataLoader
@@ -88,7 +89,14 @@ def capacity_faults(facts: dict[str, dict[str, Any]], variables: dict[str, Any],
 def machine_arguments(variables: dict[str, Any], templar: Any) -> dict[str, Any]:
     """Return what else a machine is probed for, as arguments of the module probe_node."""
     known = Chosen(variables, templar)
-    found: dict[str, Any] = {"urls": machine_urls(variables, known)}
+    proxies = {scheme: known[f"cluster_{scheme}_proxy"] for scheme in ("http", "https")}
+    found: dict[str, Any] = {
+        "urls": machine_urls(variables, known),
+        "proxies": {scheme: url for scheme, url in proxies.items() if url},
+        "no_proxy": known["cluster_no_proxy"],
+        "authorities": known["cluster_authorities"],
+        "accounts": accounts(known) if "kube_nodes" in variables["group_names"] else {},
+    }
     for group in variables["group_names"]:
         more = known.item("__validate_machines", group) or {}
         found |= more | {"ports": found.get("ports", {}) | more.get("ports", {})}
@@ -105,6 +113,16 @@ def machine_urls(variables: dict[str, Any], known: Chosen) -> list[str]:
         mirror, names = known["container_runtime_registry_mirror"], known["container_runtime_registries"]
         urls += sources.registries(images, mirror, names)
     return list(dict.fromkeys(urls))
+
+
+def accounts(known: Chosen) -> dict[str, str]:
+    """Return the accounts of registries, by the addresses at which machine_urls has them asked."""
+    mirror, names = known["container_runtime_registry_mirror"], known["container_runtime_registries"]
+    found = {}
+    for name, account in known["container_runtime_registry_credentials"].items():
+        url = mirror if mirror and urlsplit(mirror).netloc == name else names.get(name, f"https://{name}")
+        found[f"{url.rstrip('/')}/v2/"] = f"{account['username']}:{account['password']}"
+    return found
 
 
 def controller_urls(variables: dict[str, Any], templar: Any) -> list[str]:

@@ -1,0 +1,66 @@
+"""How machines reach what is outside: proxies, authorities, accounts of registries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from cryptography import x509
+
+from quote_platform.validation.hosts import is_address
+
+Variables = Mapping[str, Any]
+
+# What programs read it differently, or that ends a line of a configuration, stands percent-encoded.
+PROXY = re.compile(r"http://([\w.~%!$&'()*+,;=-]+:[\w.~%!$&'()*+,;=-]*@)?[a-zA-Z0-9.-]+:\d{1,5}/?")
+EXCEPTION = re.compile(r"\.?[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(/\d{1,2})?")
+REGISTRY = re.compile(r"[a-z0-9.-]+(:\d{1,5})?")
+MOST_AUTHORITIES = 10
+
+
+def judge(given: Variables) -> list[str]:
+    """Return what is wrong with them. A proxy's password is not repeated."""
+    return [*_proxies(given), *_authorities(given), *_accounts(given)]
+
+
+def _proxies(given: Variables) -> list[str]:
+    wrong = [
+        f"{name}: not the URL of a proxy; allowed is http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, "
+        "with %40 for an @ in the password and so on, or empty"
+        for name in ("cluster_http_proxy", "cluster_https_proxy")
+        if given.get(name) and not PROXY.fullmatch(str(given[name]))
+    ]
+    for index, item in enumerate(given.get("cluster_proxy_exceptions") or []):
+        if not is_address(str(item)) and not EXCEPTION.fullmatch(str(item)):
+            wrong.append(
+                f"cluster_proxy_exceptions[{index}]: {item!r}; allowed are a name, .SUFFIX, an address, "
+                "a network"
+            )
+    return wrong
+
+
+def _authorities(given: Variables) -> list[str]:
+    text = str(given.get("cluster_authorities") or "")
+    if not text:
+        return []
+    try:
+        found = x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        return ["cluster_authorities: not certificates; allowed is PEM text, or empty"]
+    if len(found) > MOST_AUTHORITIES:
+        return [f"cluster_authorities: {len(found)} certificates; allowed are {MOST_AUTHORITIES}"]
+    return []
+
+
+def _accounts(given: Variables) -> list[str]:
+    wrong = []
+    for name, account in (given.get("image_registry_credentials") or {}).items():
+        place = f"image_registry_credentials.{name}"
+        if not REGISTRY.fullmatch(str(name)):
+            wrong.append(f"{place}: not a registry; allowed is HOST or HOST:PORT, such as docker.io")
+        elif not isinstance(account, dict) or set(account) != {"username", "password"}:
+            wrong.append(f"{place}: allowed is a mapping of username and password")
+        elif not all(str(value) for value in account.values()) or ":" in str(account["username"]):
+            wrong.append(f"{place}: allowed are a username without a colon, and a password")
+    return wrong

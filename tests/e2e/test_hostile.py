@@ -1,0 +1,105 @@
+"""The platform in a place as unkind as real ones: a proxy, upstream's names, a private registry, no root."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import certifi
+import pytest
+import yaml
+
+from .conftest import LOGS, ROOT, Application, Run, gone_before_and_after
+
+NAME, SUBNET = "e2e-hostile", "10.89.46.0/24"
+LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--profile", "hostile")
+# Seconds within which a fault of the place is named.
+NAMED_WITHIN = 30
+
+pytestmark = pytest.mark.proof(minutes=15)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
+    """Return a lab of the core in such a place, from a controller that has nothing of it yet."""
+    workers = [f"10.89.46.{20 + number}" for number in (1, 2, 3)]
+    folder = tmp_path_factory.mktemp("controller")
+    with gone_before_and_after(Application(name=NAME, workers=workers)) as found:
+        found.command(*LAB_UP, "--components", "core")
+        told = settings()
+        trusted = folder / "authorities.pem"
+        trusted.write_text(Path(certifi.where()).read_text() + told["cluster_authorities"])
+        addresses = ",".join(["10.89.46.11", *workers])
+        found.environment = {
+            "https_proxy": told["cluster_http_proxy"],
+            "no_proxy": addresses,
+            "SSL_CERT_FILE": str(trusted),
+        }
+        found.options = ["-e", f"component_cache={folder / 'manifests'}"]
+        yield found
+
+
+def settings() -> dict[str, str]:
+    file = ROOT / f"inventories/{NAME}/group_vars/platform/mirror.yml"
+    return dict(yaml.safe_load(file.read_text()))
+
+
+def changed(run: Run) -> int:
+    return sum(run.changed.values())
+
+
+def wrong_proxy() -> dict[str, object]:
+    return {"cluster_http_proxy": settings()["cluster_http_proxy"].replace("proxy:", "proxy:x", 1)}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            wrong_proxy,
+            "cannot be reached from it: the proxy refuses the user and password",
+        ),
+        (lambda: {"cluster_authorities": ""}, "certificate verify failed"),
+        (
+            lambda: {"image_registry_credentials": {"ghcr.io": {"username": "puller", "password": "wrong"}}},
+            "https://ghcr.io/v2/ cannot be reached from it: the registry refuses the user and password",
+        ),
+    ],
+    ids=["password of the proxy", "authority", "password of the registry"],
+)
+def test_a_fault_of_the_place_is_named_before_anything_is_changed(
+    place: Application, given: object, said: str
+) -> None:
+    run = place.play("fault of the place", "site.yml", "-e", json.dumps(given()))  # type: ignore[operator]
+    assert run.status != 0
+    assert said in " ".join(run.output.split())
+    assert changed(run) == 0
+    assert run.seconds < NAMED_WITHIN
+
+
+def test_a_whole_run_converges_and_another_changes_nothing(place: Application) -> None:
+    run = place.play("first whole run in a hostile place", "site.yml")
+    assert run.status == 0, run.output[-6000:]
+    for title, arguments in (("second", ()), ("dry", ("--check", "--diff"))):
+        run = place.play(f"{title} run in a hostile place", "site.yml", *arguments)
+        assert run.status == 0, run.output[-6000:]
+        assert changed(run) == 0, run.output[-6000:]
+
+
+def test_every_function_works(place: Application) -> None:
+    report = LOGS / "verify-hostile.json"
+    run = place.play("verify in a hostile place", "playbooks/verify.yml", "-e", f"verify_report={report}")
+    assert run.status == 0, run.output[-6000:]
+    assert {one["status"] for one in json.loads(report.read_text())["checks"]} <= {"passed", "not run"}
+
+
+def test_its_passwords_are_not_in_what_was_printed(place: Application) -> None:
+    told = settings()
+    account = told["image_registry_credentials"]["ghcr.io"]["password"]  # type: ignore[index]
+    hidden = [
+        told["ansible_become_password"],
+        account,
+        told["cluster_http_proxy"].split(":")[2].split("@")[0],
+    ]
+    logs = [file.read_text(errors="replace") for file in LOGS.glob("*hostile*.log")]
+    assert len(logs) >= 4
+    assert not [secret for secret in hidden for log in logs if secret in log]
