@@ -25,7 +25,7 @@ JOBS = {
     "blackbox",
     "coredns",
     "etcd",
-    "jobs",
+    "job-metrics",
     "kube-controller-manager",
     "kube-router",
     "kube-scheduler",
@@ -139,7 +139,7 @@ def test_only_who_may_reads_figures(
     eventually(client_is_let_in, 30)
     assert not reached("stranger", "prometheus", 9090)
     assert not reached("stranger", "alertmanager", 9093)
-    assert not reached("stranger", "jobs", 9100)
+    assert not reached("stranger", "job-metrics", 9100)
 
 
 def test_what_is_written_of_jobs_is_measured(cluster: Cluster, ask: Ask, eventually: Eventually) -> None:
