@@ -371,11 +371,11 @@ def run(steps: list[Step], deadline: float) -> list[Outcome]:
         ]
 
 
-def measured(outcomes: list[Outcome], wall: float, cpu: float) -> dict[str, Any]:
+def measured(outcomes: list[Outcome], phases: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Return the seconds that the steps took, and all together: `wall` is by the clock.
 
     `own` is of the step's own processes, without nodes, which are no children of ours. `cpu` is what the
-    machine's processors worked meanwhile, whoever for.
+    machine's processors worked meanwhile, whoever for, in each phase and together.
     """
     steps = [
         {
@@ -386,7 +386,8 @@ def measured(outcomes: list[Outcome], wall: float, cpu: float) -> dict[str, Any]
         }
         for outcome in outcomes
     ]
-    return {"steps": steps, "wall": round(wall, 1), "cpu": round(cpu, 1)}
+    total = {key: round(sum(phase[key] for phase in phases.values()), 1) for key in ("wall", "cpu")}
+    return {"steps": steps, "phases": phases, **total}
 
 
 def show_measured(found: dict[str, Any]) -> None:
@@ -394,7 +395,8 @@ def show_measured(found: dict[str, Any]) -> None:
     say(f"{'':<34}{'wall s':>9}{'own s':>9}")
     for row in found["steps"]:
         say(f"  {row['layer'] + '/' + row['step']:<32}{row['wall']:>9.0f}{row['own']:>9.0f}")
-    say(f"all of it: {found['wall']:.0f} s, {found['cpu']:.0f} s of processor time")
+    for name, phase in {**found["phases"], "all of it": found}.items():
+        say(f"{name}: {phase['wall']:.0f} s, {phase['cpu']:.0f} s of processor time")
 
 
 def commit() -> str:
@@ -448,14 +450,18 @@ def main() -> int:
                 for step in steps[layer]
                 if step.silent or any(word in step.name for word in options.names)
             ]
-    started, before = time.monotonic(), busy()
     outcomes: list[Outcome] = []
+    phases: dict[str, dict[str, float]] = {}
     # The mirror first, since what is on nodes needs it, with all processors. The end-to-end tests last and
     # alone: they hold the platform to its times. Of the others, the longest lane first.
     for together in (("mirror",), ("molecule", "lint", "unit"), ("e2e",)):
-        outcomes += run([step for layer in together for step in steps.get(layer, [])], deadline)
+        if phase := [step for layer in together for step in steps.get(layer, [])]:
+            started, before = time.monotonic(), busy()
+            outcomes += run(phase, deadline)
+            took = {"wall": round(time.monotonic() - started, 1), "cpu": round(busy() - before, 1)}
+            phases[", ".join(layer for layer in together if steps.get(layer))] = took
 
-    found = measured(outcomes, time.monotonic() - started, busy() - before)
+    found = measured(outcomes, phases)
     REPORTS.mkdir(exist_ok=True)
     (REPORTS / "steps.json").write_text(json.dumps(head | found, indent=2) + "\n")
     show_measured(found)

@@ -40,7 +40,7 @@ REGISTRY = """server {{
   listen 443 ssl;
   server_name {host};
   {who}
-  location = /v2/ {{ return 200; }}
+  location = /v2/ {{ proxy_pass http://127.0.0.1:5000/v2/; }}
   location /v2/ {{ proxy_pass http://127.0.0.1:5000/v2/{name}/; }}
 }}
 """
