@@ -3,6 +3,7 @@
 import base64
 import json
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
+from quote_platform.jobs import metrics
 from scenario import Cluster, Eventually, Inventory, MakePod, Object
 
 Ask = Callable[[str], list[Object]]
@@ -23,6 +25,7 @@ JOBS = {
     "blackbox",
     "coredns",
     "etcd",
+    "job-metrics",
     "kube-controller-manager",
     "kube-router",
     "kube-scheduler",
@@ -136,6 +139,27 @@ def test_only_who_may_reads_figures(
     eventually(client_is_let_in, 30)
     assert not reached("stranger", "prometheus", 9090)
     assert not reached("stranger", "alertmanager", 9093)
+    assert not reached("stranger", "job-metrics", 9100)
+
+
+def test_what_is_written_of_jobs_is_measured(cluster: Cluster, ask: Ask, eventually: Eventually) -> None:
+    text = metrics.write(metrics.update({}, 86400, time.time()), "drift", "molecule")
+    written = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": metrics.CONFIG_MAP},
+        "data": {"drift.prom": text},
+    }
+    query = 'quote_platform_job_expected_interval_seconds{cluster="molecule",name="drift"}'
+
+    def measured() -> None:
+        assert [one["value"][1] for one in ask(query)] == ["86400"]
+
+    cluster.apply("monitoring", written)
+    try:
+        eventually(measured, 180)  # the kubelet looks at ConfigMaps once a minute
+    finally:
+        cluster.run(f"delete configmap {metrics.CONFIG_MAP} --namespace=monitoring")
 
 
 def test_people_need_the_password(inventory: Inventory, eventually: Eventually) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.parsing.dataloader import DataLoader
 
 FILE = Path("playbooks/vars/components.yml")
 
@@ -15,6 +14,8 @@ FILE = Path("playbooks/vars/components.yml")
 @functools.cache
 def load(project: Path) -> dict[str, Any]:
     """Return the variables of the list, as they are written."""
+    from ansible.parsing.dataloader import DataLoader  # noqa: PLC0415 (it takes long to import)
+
     found: dict[str, Any] = DataLoader().load_from_file(str(project / FILE), trusted_as_template=True)
     return found
 

@@ -31,6 +31,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from quote_platform.jobs import metrics
+
 from .conftest import GATEWAY, NAME, ROOT, Eventually, Lab, ask, primary_of, repeated, replica_of, sql, writer
 
 WANTED = set(os.environ.get("E2E_ALERTS", "").split(",")) - {""}  # all without any
@@ -613,6 +615,46 @@ def no_generator(lab: Lab) -> Iterator[None]:
     }
     with applied(lab, wanted):
         yield
+
+
+JOBS = "configmap quote-platform-jobs -n monitoring"
+
+
+def job(lab: Lab, *arguments: str) -> Objects:
+    """Run a job; return its record."""
+    words = ("quote-platform", "job", "run", *arguments, "-i", f"inventories/{lab.name}", "--json")
+    found: Objects = json.loads(lab.command(*words, check=False, seconds=1200))
+    return found
+
+
+@fault("JobFailed")
+def failed_job(lab: Lab) -> Iterator[None]:
+    """A job runs out of time."""
+    record = job(lab, "verify", "--timeout", "1s")
+    assert record["state"] == "out of time"
+    assert not [note for note in record["notes"] if "metrics" in note], record["notes"]
+    try:
+        yield
+    finally:
+        with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+            file.write("verify_only: [nodes]\n")
+            file.flush()
+            assert job(lab, "verify", "-e", f"@{file.name}")["state"] == "done"
+
+
+@fault("JobOverdue", "DriftFound")
+def overdue_job(lab: Lab) -> Iterator[None]:
+    """A daily job has found drift two days ago and not run since, by what is recorded of it."""
+    since = time.time() - 2 * 86400
+    figures = metrics.update({}, 86400, since)
+    figures |= {"last_success_timestamp_seconds": since, "drift_found": 2}
+    text = metrics.write(figures, SPACE, lab.name)
+    lab.kubectl(f"create {JOBS}", check=False)  # or a job has
+    lab.kubectl(f"patch {JOBS} -p '{json.dumps({'data': {f'{SPACE}.prom': text}})}'")
+    try:
+        yield
+    finally:
+        lab.kubectl(f"patch {JOBS} -p '{json.dumps({'data': {f'{SPACE}.prom': None}})}'")
 
 
 @fault("LogsNotArriving")

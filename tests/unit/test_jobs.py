@@ -15,6 +15,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,14 @@ PLAYBOOKS = {
       changed_when: true
 """,
 }
+TWO = """
+    - name: Write two
+      ansible.builtin.copy:
+        content: right
+        dest: "{{ target }}.{{ item }}"
+        mode: "0600"
+      loop: [a, b]
+"""
 # Seconds that a machine with much else to do may take for anything.
 LONG = 240
 # What no sleep of anybody else has.
@@ -274,15 +283,64 @@ def test_one_job_changes_a_cluster_and_others_look_meanwhile(jobs: Jobs, tmp_pat
     )
     said = drift.communicate(timeout=LONG)[0]
     assert drift.returncode == 3, said
-    assert f"drift  here  Write: {target}\nnote: it only reads, so it holds no lock\n" in said
+    assert f"drift  here  Write: {target}\nnote: it changes nothing, so it takes no lock\n" in said
     assert said.splitlines()[-1] == "next: quote-platform job run converge -i inventories/here"
     assert not target.exists()
 
     jobs.look("cancel", holder["id"])
-    code, said, _ = jobs.call("run", "playbooks/file.yml", *given)
+    # Longer than the kernel waits for at once.
+    code, said, _ = jobs.call("run", "playbooks/file.yml", *given, "--timeout", "30d")
     assert code == 0
     assert f"changed  here  Write: {target}\n" in said
     assert "playbooks/file.yml on inventories/here: done after" in said
+
+
+def test_drift_is_listed_by_object_and_is_an_end_of_its_own(
+    jobs: Jobs, project: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "metrics").mkdir()
+    if not (project / "inventories" / "watched").exists():
+        inventory(project, "watched", f"metrics_directory: {tmp_path}/metrics\n", cluster="watched")
+    (project / "site.yml").write_text(PLAYBOOKS["playbooks/file.yml"] + TWO)
+    try:
+        given = ["drift", "-i", "inventories/watched", "-e", f"target={tmp_path}/file"]
+        started = jobs.ask("start", *given)
+        wait(lambda: jobs.store.look(started["id"]).over)
+        for found in (jobs.look("show", started["id"]), jobs.ask("retry", started["id"], status=3)):
+            assert (found["state"], found["exit_status"]) == ("drift", 3)
+            assert found["message"] == "2 differences"
+            assert [(one["host"], one["task"], one["objects"]) for one in found["summary"]["changed"]] == [
+                ("here", "Write", [f"{tmp_path}/file"]),
+                ("here", "Write two", [f"{tmp_path}/file.a", f"{tmp_path}/file.b"]),
+            ]
+            assert found["next"] == ["quote-platform job run converge -i inventories/watched"]
+        told = tmp_path / "metrics" / "quote-platform-watched-drift.prom"
+        assert 'drift_found{cluster="watched",name="drift"} 2.0\n' in told.read_text()
+        arguments = ["run", "converge", *given[1:]]
+        assert jobs.call(*arguments)[0] == 0
+        assert jobs.ask("retry", started["id"])["state"] == "done"
+        assert 'drift_found{cluster="watched",name="drift"} 0.0\n' in told.read_text()
+        assert sorted(one.name for one in told.parent.iterdir()) == [
+            "quote-platform-watched-converge.prom",
+            told.name,
+        ]
+    finally:
+        (project / "site.yml").write_text(PLAYBOOKS["site.yml"])
+
+
+def test_what_a_job_was_started_with_may_change_or_vanish_while_it_runs(jobs: Jobs, project: Path) -> None:
+    inventory(project, "fleeting", "jobs: {nap: {playbook: playbooks/long.yml}}\n", cluster="fleeting")
+    folder = project / "inventories" / "fleeting"
+    job = jobs.ask("start", "nap", "-i", "inventories/fleeting", "-e", f"mark={next(MARKS)}")
+    wait(lambda: jobs.store.find(job["id"]).summary.task == "Take long")
+    (folder / "jobs.yml").write_text("jobs: {nap: {playbook: gone.yml}}\n")
+    assert jobs.look("show", job["id"])["plan"]["playbook"] == "playbooks/long.yml"
+    shutil.rmtree(folder)
+    assert [one["state"] for one in jobs.look("list")] == ["running"]
+    ended = jobs.look("cancel", job["id"])
+    assert (ended["state"], ended["cluster"]) == ("cancelled", "fleeting")
+    code, _, error = jobs.call("retry", job["id"])
+    assert (code, error) == (2, f"{job['id']}: its inventory is gone: {folder}\n")
 
 
 WAYS = {
@@ -291,7 +349,10 @@ WAYS = {
         "interrupted",
         "its supervisor is gone: killed, or the controller was switched off",
     ),
-    "SIGKILL of the worker": ("failed", "its worker has ended before its playbook, with signal 9; see LOG"),
+    "SIGKILL of the worker": (
+        "failed",
+        "its worker process ended before the playbook did, with signal 9; see LOG",
+    ),
     "SIGKILL of both": ("interrupted", "its supervisor is gone: killed, or the controller was switched off"),
     "SIGTERM of the supervisor": (
         "interrupted",
@@ -470,7 +531,7 @@ def test_a_disk_that_becomes_full_ends_no_job(jobs: Jobs, project: Path) -> None
         given = ["-i", "inventories/small", "-e", f"state={jobs.state}"]
         job = jobs.ask("run", "playbooks/fill.yml", *given)
         assert job["state"] == "done"
-        assert "what it did is not recorded whole, for want of space on the disk" in job["notes"]
+        assert "its record is incomplete: the disk was full" in job["notes"]
         assert [one["state"] for one in jobs.look("list")] == ["done"]
     finally:
         subprocess.run(["umount", "-l", jobs.state], check=True)
@@ -536,6 +597,39 @@ def test_a_record_of_another_boot_is_interrupted_and_others_are_let_alone(jobs: 
         record.supervisor = process.identity(os.getpid()).model_copy(update=change)
         jobs.store.save(record)
         assert jobs.store.look(record.id).state == "interrupted"
+
+
+def test_a_job_is_run_again_after_a_reboot(jobs: Jobs, project: Path, tmp_path: Path) -> None:
+    given = [f"target={tmp_path}/file"]
+    wanted, variables = plan("playbooks/file.yml", project, project / "inventories" / "here", given)
+    record = jobs.store.create(wanted, variables)
+    # What a controller finds on its disk when it is on again: no process, and another boot.
+    record.state, record.started = "running", record.created
+    record.supervisor = process.identity(os.getpid()).model_copy(update={"boot": "another"})
+    record.scratch, record.cgroup = "/dev/shm/quote-platform-gone", "/sys/fs/cgroup/quote-platform-gone"  # noqa: S108
+    jobs.store.save(record)
+    (found,) = jobs.look("list")
+    assert (found["state"], found["next"]) == ("interrupted", [f"quote-platform job retry {record.id}"])
+    again = jobs.ask("retry", record.id)
+    assert (again["state"], again["retry_of"]) == ("done", record.id)
+    assert (tmp_path / "file").read_text() == "right"
+
+
+def test_a_clock_that_is_set_back_confuses_nobody(jobs: Jobs, project: Path) -> None:
+    wanted, variables = plan("site.yml", project, project / "inventories" / "here", [])
+    record = jobs.store.create(wanted, variables)
+    record.started = record.created
+    record.ended = record.started - timedelta(hours=1)
+    assert record.seconds == 0
+    record.duration = 12.5
+    record.state = "done"
+    jobs.store.save(record)
+    assert "done after 12 s" in jobs.call("show", record.id)[1]
+    # One that was about to start an hour in the future is not waited for until then.
+    other = jobs.store.create(wanted, variables)
+    other.created += timedelta(hours=1)
+    jobs.store.save(other)
+    assert jobs.store.look(other.id).state == "interrupted"
 
 
 def test_records_are_pruned_by_job_and_inventory(jobs: Jobs, project: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def refused(*arguments: str) -> str:
     ("text", "message"),
     [
         ("job: {}", "job: unknown; did you mean jobs?"),
-        ("retention: 5", "retention: unknown; allowed are jobs, keep, minimum_free_mib"),
+        ("retention: 5", "retention: unknown; allowed are jobs, keep, metrics_directory, minimum_free_mib"),
         ("keep: 0", "keep: 0; allowed is 1 or more"),
         ("keep: many", "keep: 'many' is text; allowed is a whole number"),
         ("minimum_free_mib: 1.5", "minimum_free_mib: 1.5 is a number; allowed is a whole number"),
@@ -109,7 +110,51 @@ def refused(*arguments: str) -> str:
             "jobs: {drift: {variables: {a: !vault x}}}",
             "!vault: put encrypted values into a file, and name that in variables_files",
         ),
-        ("- jobs", "is a list; allowed is a mapping with jobs, keep, minimum_free_mib"),
+        ("- jobs", "is a list; allowed is a mapping with jobs, keep, metrics_directory, minimum_free_mib"),
+        ("keep: true", "keep: is true or false; allowed is a whole number"),
+        (
+            "metrics_directory: /gone",
+            "metrics_directory: /gone; allowed is the absolute path of a folder in which you may write",
+        ),
+        (
+            "metrics_directory: metrics",
+            "metrics_directory: metrics; allowed is the absolute path of a folder in which you may write",
+        ),
+        ("jobs: {drift: }", "jobs.drift: is empty; allowed is a mapping"),
+        (
+            "jobs: {1: {playbook: site.yml}}",
+            "jobs.1: this name is a number; allowed is text, so put it in quotes",
+        ),
+        ("jobs: {drift: {expected_every: 24}}", f"jobs.drift.expected_every: 24 has no unit; {DURATION}"),
+        ("jobs: {drift: {timeout: true}}", f"jobs.drift.timeout: is true or false; {DURATION}"),
+        ("jobs: {drift: {timeout: }}", f"jobs.drift.timeout: is empty; {DURATION}"),
+        (
+            "jobs: {up: {playbook: ../site.yml}}",
+            "jobs.up.playbook: ../site.yml is no playbook of the project; did you mean site.yml?",
+        ),
+        (
+            "jobs: {drift: {variables_files: a.yml}}",
+            "jobs.drift.variables_files: 'a.yml' is text; allowed is a list",
+        ),
+        (
+            "jobs: {drift: {variables: {a: [{b: 2026-11-29}]}}}",
+            "jobs.drift.variables.a.0.b: 2026-11-29 is a date; write it in quotes",
+        ),
+        (
+            "jobs: {drift: {variables: {a: .nan}}}",
+            "jobs.drift.variables.a: nan is a float; write it in quotes",
+        ),
+        (
+            "jobs: {drift: {ara: true}}",
+            "jobs.drift.ara: ARA is not installed: uv sync --locked --no-dev --group ara",
+        ),
+        (
+            "jobs: {drift: {variables: {a: !!python/name:os.system x}}}",
+            "line 1: python/name:os.system: no such type; allowed are plain values",
+        ),
+        ("jobs: {? [a] : {}}", "line 1: a name is a list or a mapping; allowed is text"),
+        ("jobs: &a {drift: *a}", "line 1: what is repeated here by * contains this place"),
+        ("--- {}\n--- {}", "line 2: a second document begins here; allowed is one"),
         ("jobs: {", "line 2: expected the node content, but found '<stream end>'"),
     ],
 )
@@ -121,6 +166,28 @@ def test_a_mistake_in_jobs_yml_is_named(inventory: Path, text: str, message: str
     assert lines[0].endswith("; nothing was started.")
     assert message in lines[1:]
     assert not (inventory.parent / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda file: file.write_bytes(b"jobs: \xff"), "is no text in UTF-8: byte 7 is 0xff"),
+        (lambda file: file.mkdir(), "cannot be read: Is a directory"),
+        (lambda file: file.symlink_to("gone"), "cannot be read: No such file or directory"),
+    ],
+)
+def test_a_jobs_yml_that_cannot_be_read_is_not_passed_over(
+    inventory: Path, make: Callable[[Path], None], message: str
+) -> None:
+    make(inventory / "jobs.yml")
+    assert refused("run", "drift", "-i", str(inventory)).splitlines()[1:] == [message]
+
+
+def test_what_jobs_have_in_common_is_merged_in(inventory: Path) -> None:
+    (inventory / "jobs.yml").write_text(
+        "jobs:\n  a: &a {playbook: site.yml, timeout: 1h}\n  b: {<<: *a, timeout: 2h}\n"
+    )
+    assert definition.load(ROOT, inventory).jobs["b"].timeout == 7200
 
 
 def test_all_mistakes_are_named_at_once(inventory: Path) -> None:
@@ -152,6 +219,13 @@ def test_all_mistakes_are_named_at_once(inventory: Path) -> None:
             "rotate-secrets, upgrade, verify; a playbook is named by its path, such as playbooks/verify.yml",
         ),
         (
+            ["", "-i", "INVENTORY"],
+            "'': no such job. Known are backup, converge, drift, renew-certificates, rotate-secrets, "
+            "upgrade, verify; a playbook is named by its path, such as playbooks/verify.yml",
+        ),
+        (["drift", "-i", ""], "-i .: the checkout itself; allowed is a folder such as inventories/NAME"),
+        (["verify", "-i", "INVENTORY", "-e", "@/"], "-e @/: / is no file"),
+        (
             ["playbooks/verfy.yml", "-i", "INVENTORY"],
             "playbooks/verfy.yml: no playbook of the project; did you mean playbooks/verify.yml?",
         ),
@@ -182,7 +256,7 @@ def test_a_mistake_on_the_command_line_is_named(inventory: Path, arguments: list
     [
         (["show", "latest"], "latest: no such job; see quote-platform job list"),
         (["cancel", "../etc"], "../etc: no such job; see quote-platform job list"),
-        (["retry", ""], ": no such job; see quote-platform job list"),
+        (["retry", ""], "'': no such job; see quote-platform job list"),
         (["prune", "--older-than", "week"], f"--older-than: 'week' is no duration; {DURATION}"),
     ],
 )

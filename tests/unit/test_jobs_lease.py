@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from quote_platform.jobs import lock
+from quote_platform.jobs import lease
 from quote_platform.jobs.definition import plan
-from quote_platform.jobs.lock import Held, Keeper, Lease
+from quote_platform.jobs.lease import Keeper, Lease
+from quote_platform.jobs.lock import Held
 from quote_platform.jobs.record import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,8 +88,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(lock, "WATCH", 0.5)
-    monkeypatch.setattr(lock, "RENEW", 0.05)
+    monkeypatch.setattr(lease, "WATCH", 0.5)
+    monkeypatch.setattr(lease, "RENEW", 0.05)
     made = Server()
     threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     yield made
@@ -202,8 +203,8 @@ def test_of_two_controllers_at_the_same_moment_exactly_one_has_it(
         for thread in threads:
             thread.join()
         assert sorted(outcome) == [False, True]
-        for lease in leases:
-            lease.release()
+        for one in leases:
+            one.release()
 
 
 def keeping(controller: Controller) -> tuple[Keeper, list[str]]:

@@ -566,14 +566,14 @@ def test_the_lab_holds_everything(tmp_path: Path) -> None:
 def test_more_than_the_nodes_have_is_refused_by_its_sum(tmp_path: Path) -> None:
     folder = inventory(tmp_path / "small", {"vars": {"logging_elasticsearch_nodes": 3}})
     assert capacity_of(folder, sizes((2, 3800), (4, 5000))) == [
-        "workers: the chosen components request 15908 MiB of memory, and there are 13380 MiB left for them "
+        "workers: the chosen components request 15956 MiB of memory, and there are 13380 MiB left for them "
         "on worker-1, worker-2, worker-3; most request Elasticsearch 12288 MiB, Kibana 1024 MiB, PostgreSQL "
         "960 MiB. Take larger machines or more of them, or request less (logging_store: external; "
         "postgres_resources)"
     ]
     folder = inventory(tmp_path / "slow", {"vars": {"quote_app_cpu_request": "1700m"}})
     assert capacity_of(folder, sizes((2, 3800), (2, 16000))) == [
-        "workers: the chosen components request 6815m of cpu, and there are 5325m left for them on worker-1, "
+        "workers: the chosen components request 6825m of cpu, and there are 5325m left for them on worker-1, "
         "worker-2, worker-3; most request quote-app 5100m, PostgreSQL 1050m, Elasticsearch 200m. Take larger "
         "machines or more of them, or request less (fewer quote_app_replicas; postgres_resources; "
         "logging_store: external)"

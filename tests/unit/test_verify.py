@@ -786,6 +786,14 @@ def test_an_alert_that_is_known_may_fire(
     assert metrics.alerts(target) == "only Watchdog fires, and what is known: NodeCpuHigh"
 
 
+def test_alerts_about_jobs_are_not_the_clusters(
+    target: FakeTarget, prometheus: dict[str, list[dict[str, str]]]
+) -> None:
+    """A job `verify` that failed once would fail for its own alert, again and again."""
+    prometheus['ALERTS{alertstate="firing"}'] += [{"alertname": "JobFailed", "name": "verify"}]
+    assert metrics.alerts(target) == "only Watchdog fires, and what is known: JobFailed"
+
+
 def test_without_a_prometheus_nothing_is_asked(
     target: FakeTarget, monkeypatch: pytest.MonkeyPatch, prometheus: dict[str, list[dict[str, str]]]
 ) -> None:

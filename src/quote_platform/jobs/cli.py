@@ -313,13 +313,19 @@ def prune(
 @timers.command("apply")
 def apply_timers(inventory: Inventory = None, folder: Folder = None, as_json: Json = False) -> None:
     """Have exactly the timers that jobs.yml names for an inventory."""
+    from quote_platform.jobs import metrics  # noqa: PLC0415 (the client of Kubernetes takes long to import)
+
     with _sentences():
         project, where = _project(), _inventory(inventory)
         if not where.exists():
             raise WrongInput(f"-i {where}: no such inventory")
         jobs = definition.load(project, where)
         units = folder or schedule.units_folder()
+        before = {one.job for one in schedule.timers(units, where.resolve())}
         changes = schedule.apply(project, where.resolve(), jobs, units)
+        now = {one.job for one in schedule.timers(units, where.resolve())}
+        for why in metrics.expect(project, where, now | before):
+            typer.echo(f"JobOverdue does not know of these timers: {why}", err=True)
     _changes(changes, units, as_json)
 
 

@@ -13,10 +13,12 @@ from quote_platform.jobs.definition import Plan
 
 
 class Cluster(BaseModel):
-    """What the locks need to know of a cluster."""
+    """What the locks and metrics need to know of a cluster."""
 
     name: str
     kubeconfig: str = ""
+    # Namespace of its Prometheus; empty where it has none.
+    monitoring: str = ""
     # Why the name is only that of the inventory.
     unknown: str = ""
 
@@ -83,7 +85,12 @@ def _main() -> None:
     name = value("cluster_name")
     if not name:
         sys.exit("cluster_name is not set")
-    print(json.dumps({"name": name, "kubeconfig": value("cluster_kubeconfig")}))
+    monitored = value("monitoring_enabled").lower() in {"true", "yes", "1"}
+    namespace = value("monitoring_namespace") or value("cluster_monitoring_namespace")
+    found = Cluster(
+        name=name, kubeconfig=value("cluster_kubeconfig"), monitoring=namespace if monitored else ""
+    )
+    print(found.model_dump_json())
 
 
 if __name__ == "__main__":

@@ -2,11 +2,17 @@
 
 import difflib
 import functools
+import importlib.util
+import itertools
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import zoneinfo
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +29,8 @@ VARIABLE = re.compile(r"[A-Za-z_]\w*")
 SECRET = re.compile(
     r"(password|passwd|passphrase|token|secret|(secret|private|access|api)_?key)$", re.IGNORECASE
 )
+# A time as `systemd-analyze calendar` writes it.
+ELAPSE = re.compile(r"(?:Next elapse|Iter\. #\d+|Iteration #\d+): \w+ (\d+-\d+-\d+ \d+:\d+:\d+) UTC")
 # These change nothing, unless they are allowed what users may notice.
 READING = ("playbooks/validate.yml", "playbooks/verify.yml")
 INTRUSIVE = "verify_intrusive"
@@ -36,7 +44,9 @@ def duration(value: Any) -> Any:
     """Return the seconds of a duration such as 90m, or raise ValueError."""
     if isinstance(value, int) and not isinstance(value, bool):
         raise ValueError(f"{value} has no unit; allowed is a number with s, m, h or d, such as 90m")
-    found = DURATION.fullmatch(value) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        raise ValueError(f"is {_called(value)}; allowed is a number with s, m, h or d, such as 90m")
+    found = DURATION.fullmatch(value)
     if not found:
         raise ValueError(f"{value!r} is no duration; allowed is a number with s, m, h or d, such as 90m")
     return int(found[1]) * SECONDS[found[2]]
@@ -73,6 +83,30 @@ class Schedule(_Strict):
     # Run what was missed while the controller was off, when it is on again.
     persistent: bool = True
 
+    @property
+    def expression(self) -> str:
+        """What systemd calls OnCalendar."""
+        return f"{self.calendar} {self.time_zone}".strip()
+
+    def interval(self) -> int:
+        """Return the longest time between two of the next 1000 runs, in seconds; 0 if systemd cannot say."""
+        program = shutil.which("systemd-analyze")
+        if not program:
+            return 0
+        done = subprocess.run(
+            [program, "calendar", "--iterations=1000", "--", self.expression],
+            env={"TZ": "UTC", "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        times = [
+            datetime.strptime(one, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+            for one in ELAPSE.findall(done.stdout)
+        ]
+        gaps = [after - before for before, after in itertools.pairwise(times)]
+        return int(max(gaps).total_seconds()) + self.random_delay if gaps else 0
+
 
 class Job(_Strict):
     """One job of a cluster."""
@@ -87,6 +121,14 @@ class Job(_Strict):
     # Seconds after which the job is stopped.
     timeout: Duration = 12 * 3600
     schedule: Schedule | None = None
+    # Seconds within which it should succeed again, where another scheduler runs it; else by its schedule.
+    expected_every: Duration = 0
+    # Recorded by ARA as well, if that is installed.
+    ara: bool = False
+
+    def interval(self) -> int:
+        """Return the longest time between two runs in seconds, or 0 if nothing says."""
+        return self.expected_every or (self.schedule.interval() if self.schedule else 0)
 
 
 class Jobs(_Strict):
@@ -96,6 +138,8 @@ class Jobs(_Strict):
     minimum_free_mib: Annotated[int, Field(ge=1)] = 512
     # Records of each job that stay.
     keep: Annotated[int, Field(ge=1)] = 50
+    # Folder of this controller that a textfile collector reads; empty: metrics go to the cluster only.
+    metrics_directory: str = ""
     jobs: dict[str, Job]
 
 
@@ -131,6 +175,12 @@ class Plan(BaseModel):
     minimum_free_mib: int
     # Whether the cluster may be changed, so that no other such job runs beside it.
     changes: bool
+    # Where its metrics are written on this controller, if they are.
+    metrics_directory: str = ""
+    # Seconds within which it should succeed again, or 0.
+    interval: int = 0
+    # Recorded by ARA as well.
+    ara: bool = False
 
     @property
     def shown(self) -> str:
@@ -162,15 +212,25 @@ def playbooks(project: Path) -> list[str]:
 # --- reading -----------------------------------------------------------------------------------------
 
 
+# What PyYAML says, as a person says it.
+RIDDLES = {
+    "but found another document": "a second document begins here; allowed is one",
+    "found unhashable key": "a name is a list or a mapping; allowed is text",
+    "found unconstructable recursive node": "what is repeated here by * contains this place",
+}
+
+
 class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice, of which YAML takes the last in silence."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    # What another mapping is merged in by, <<, is no key, and what stands beside it goes first.
+    nodes = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+    keys = [loader.construct_object(key, deep=True) for key in nodes]
     for index, key in enumerate(keys):
         if key in keys[:index]:
-            line = node.value[index][0].start_mark.line + 1
+            line = nodes[index].start_mark.line + 1
             raise yaml.constructor.ConstructorError(
                 None, None, f"line {line}: {key} stands here a second time"
             )
@@ -183,7 +243,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 def load(project: Path, inventory: Path) -> Jobs:
     """Return the jobs of an inventory; raise WrongInput with every mistake of its `jobs.yml`."""
     file = folder(inventory) / FILE
-    given = _read(file) if file.is_file() else {}
+    given = _read(file) if file.exists() or file.is_symlink() else {}
     own = given.get("jobs") or {}
     jobs = dict(BUILT_IN)
     if isinstance(own, dict):
@@ -195,6 +255,12 @@ def load(project: Path, inventory: Path) -> Jobs:
     except ValidationError as error:
         raise _refusal(file, [sentence(one) for one in error.errors()]) from error
     wrong = []
+    if (place := found.metrics_directory) and not (
+        Path(place).is_absolute() and Path(place).is_dir() and os.access(place, os.W_OK | os.X_OK)
+    ):
+        wrong.append(
+            f"metrics_directory: {place}; allowed is the absolute path of a folder in which you may write"
+        )
     for name in own:
         one = found.jobs[name]
         if not NAME.fullmatch(name):
@@ -220,12 +286,22 @@ def _read(file: Path) -> dict[Any, Any]:
         if "!vault" in text:
             text = "!vault: put encrypted values into a file, and name that in variables_files"
         elif mark := getattr(error, "problem_mark", None):
-            text = f"line {mark.line + 1}: {text}"
+            text = f"line {mark.line + 1}: {RIDDLES.get(text, text)}"
+            if tag := re.search(
+                r"could not determine a constructor for the tag '(?:tag:yaml.org,2002:)?(.*)'", text
+            ):
+                text = f"line {mark.line + 1}: {tag[1]}: no such type; allowed are plain values"
         raise _refusal(file, [text]) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise _refusal(file, [f"cannot be read: {error}"]) from error
+    except UnicodeDecodeError as error:
+        raise _refusal(
+            file, [f"is no text in UTF-8: byte {error.start + 1} is 0x{error.object[error.start]:02x}"]
+        ) from error
+    except OSError as error:
+        raise _refusal(file, [f"cannot be read: {error.strerror}"]) from error
     if not isinstance(given, dict):
-        raise _refusal(file, [f"is {_called(given)}; allowed is a mapping with jobs, keep, minimum_free_mib"])
+        raise _refusal(
+            file, [f"is {_called(given)}; allowed is a mapping with {', '.join(sorted(Jobs.model_fields))}"]
+        )
     return given
 
 
@@ -256,8 +332,15 @@ def _called(value: Any) -> str:
 
 def sentence(error: ErrorDetails) -> str:
     """Return what pydantic found as a line with the place, what is wrong, what is allowed."""
-    where = ".".join(str(part) for part in error["loc"])
+    where = ".".join(str(part) for part in error["loc"] if part != "[key]")
     kind, value = error["type"], error["input"]
+    if kind in TYPES:
+        if error["loc"][-1] == "[key]":
+            shown, more = "this name ", ", so put it in quotes"
+        else:
+            plain = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+            shown, more = f"{value!r} " if plain else "", ""
+        return f"{where}: {shown}is {_called(value)}; allowed is {TYPES[kind]}{more}"
     if kind == "value_error":
         return f"{where}: {error['ctx']['error']}"
     if kind == "missing":
@@ -268,9 +351,6 @@ def sentence(error: ErrorDetails) -> str:
         return f"{where}: unknown{near(name, known) or '; allowed are ' + ', '.join(known)}"
     if kind == "greater_than_equal":
         return f"{where}: {value}; allowed is {error['ctx']['ge']} or more"
-    if kind in TYPES:
-        shown = f"{value!r} is " if isinstance(value, (str, int, float)) else ""
-        return f"{where}: {shown or 'is '}{_called(value)}; allowed is {TYPES[kind]}"
     return f"{where}: {error['msg']}"
 
 
@@ -286,6 +366,8 @@ def _judge(project: Path, job: Job, base: Path) -> list[str]:
     wrong = []
     if job.playbook not in known:
         wrong.append(f"playbook: {job.playbook} is no playbook of the project{near(job.playbook, known)}")
+    if job.ara and importlib.util.find_spec("ara") is None:
+        wrong.append("ara: ARA is not installed: uv sync --locked --no-dev --group ara")
     wrong += [f"variables.{text}" for text in judge_variables(project, job.variables)]
     for kind, paths in (
         ("variables_files", job.variables_files),
@@ -307,11 +389,21 @@ def judge_variables(project: Path, variables: dict[str, Any]) -> list[str]:
                 "ansible-vault, and name that in variables_files, or by -e @FILE"
             )
         else:
-            try:
-                json.dumps(value)
-            except TypeError:
-                wrong.append(f"{name}: {value} is a {type(value).__name__}; write it in quotes")
+            wrong += [f"{name}{text}" for text in _unwritable(value)]
     return wrong
+
+
+def _unwritable(value: Any) -> list[str]:
+    """Return what of a variable cannot be given to Ansible as it is, each with its place."""
+    if isinstance(value, dict):
+        return [f".{name}{text}" for name, one in value.items() for text in _unwritable(one)]
+    if isinstance(value, list):
+        return [f".{index}{text}" for index, one in enumerate(value) for text in _unwritable(one)]
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return [f": {value} is a {type(value).__name__}; write it in quotes"]
+    return []
 
 
 @functools.cache
@@ -363,6 +455,8 @@ def plan(  # noqa: PLR0917
     if not inventory.exists():
         others = [f"{one.parent.name}/{one.name}" for one in (project / "inventories").glob("*/")]
         raise WrongInput(f"-i {inventory}: no such inventory{near(str(inventory), others)}")
+    if inventory.resolve() == project.resolve():
+        raise WrongInput(f"-i {inventory}: the checkout itself; allowed is a folder such as inventories/NAME")
     jobs = load(project, inventory)
     known = playbooks(project)
     if asked in jobs.jobs:
@@ -373,7 +467,8 @@ def plan(  # noqa: PLR0917
         raise WrongInput(f"{asked}: no playbook of the project{near(asked, known)}")
     else:
         raise WrongInput(
-            f"{asked}: no such job{near(asked, jobs.jobs)} Known are {', '.join(sorted(jobs.jobs))}; "
+            f"{asked or repr(asked)}: no such job{near(asked, jobs.jobs) or '.'} "
+            f"Known are {', '.join(sorted(jobs.jobs))}; "
             "a playbook is named by its path, such as playbooks/verify.yml"
         )
     if job.playbook not in known:  # one that comes with the project, in another version of it
@@ -407,6 +502,9 @@ def plan(  # noqa: PLR0917
             keep=jobs.keep,
             minimum_free_mib=jobs.minimum_free_mib,
             changes=not (check or job.check or reads),
+            metrics_directory=jobs.metrics_directory,
+            interval=job.interval(),
+            ara=job.ara,
         ),
         variables,
     )

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from quote_platform import paths
 from quote_platform.jobs import process
+from quote_platform.jobs.cluster import Cluster
 from quote_platform.jobs.definition import Plan, WrongInput
 from quote_platform.jobs.events import Result, Summary, read
 
@@ -50,6 +51,8 @@ class Record(BaseModel):
     exit_status: int | None = None
     started: datetime | None = None
     ended: datetime | None = None
+    # Seconds that it ran, by a clock that nobody sets; None while it runs, and if nobody saw it end.
+    duration: float | None = None
     # Why it ended as it did, for people.
     message: str = ""
     # Commands that go on from here.
@@ -58,6 +61,8 @@ class Record(BaseModel):
     # The cgroup that holds its processes; empty where they are found otherwise.
     cgroup: str = ""
     cluster: str = ""
+    # All that is known of the cluster; None until it was asked for.
+    of: Cluster | None = None
     # What is known of the cluster's name, the locks and the like, a sentence each.
     notes: list[str] = []
     # Folder in which Ansible works; it goes with the job.
@@ -68,6 +73,15 @@ class Record(BaseModel):
     def over(self) -> bool:
         """Whether it has ended, however."""
         return self.state not in {"starting", "running"}
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run; as well as is known if the clock was set meanwhile."""
+        if self.duration is not None:
+            return self.duration
+        if not self.started:
+            return 0
+        return max(0.0, ((self.ended or datetime.now(UTC)) - self.started).total_seconds())
 
 
 def now() -> datetime:
@@ -158,7 +172,7 @@ class Store:
         if len(found) > 1:
             raise WrongInput(f"{asked}: {len(found)} jobs begin so: {', '.join(sorted(found)[:5])}")
         if not found:
-            raise WrongInput(f"{asked}: no such job; see quote-platform job list")
+            raise WrongInput(f"{asked or repr(asked)}: no such job; see quote-platform job list")
         return self._with_summary(self.look(found[0]))
 
     def all(self) -> list[Record]:
@@ -189,6 +203,9 @@ class Store:
         record.message = "its supervisor is gone: killed, or the controller was switched off"
         record.next = [f"quote-platform job retry {record.id}"]
         record.summary = Summary.of(read(self.folder(job) / "events.jsonl"))
+        from quote_platform.jobs import metrics  # noqa: PLC0415 (it writes records' metrics, and reads records)
+
+        metrics.of_run(self, record)
         with contextlib.suppress(OSError):  # a full disk: it is found again the next time
             self.save(record)
         return record
@@ -196,8 +213,9 @@ class Store:
     def _supervised(self, record: Record) -> bool:
         if record.supervisor:
             return process.alive(record.supervisor)
-        # Its command has not come as far as to start one; a minute is more than it needs.
-        return (datetime.now(UTC) - record.created).total_seconds() < 60
+        # Its command has not come as far as to start one; a minute is more than it needs, and a clock that
+        # was set back since is no reason to wait for longer.
+        return abs((datetime.now(UTC) - record.created).total_seconds()) < 60
 
     def clean(self, record: Record) -> None:
         """End what runs of a job, and remove what only a running job needs."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from quote_platform.jobs.definition import Jobs, Schedule, WrongInput
+from quote_platform.jobs.definition import Jobs, WrongInput
 
 # The first lines of each unit: what has another text there is not ours to change.
 WRITTEN = "# Written by `quote-platform job schedule apply`."
@@ -42,11 +42,6 @@ def units_folder() -> Path:
     return Path(base) / "systemd" / "user"
 
 
-def expression(schedule: Schedule) -> str:
-    """Return what systemd calls OnCalendar."""
-    return f"{schedule.calendar} {schedule.time_zone}".strip()
-
-
 def check(jobs: Jobs) -> list[str]:
     """Return what systemd-analyze finds wrong with calendar expressions; nothing where it is missing."""
     program = shutil.which("systemd-analyze")
@@ -55,7 +50,7 @@ def check(jobs: Jobs) -> list[str]:
         if not program or not job.schedule:
             continue
         done = subprocess.run(
-            [program, "calendar", "--", expression(job.schedule)], capture_output=True, text=True, check=False
+            [program, "calendar", "--", job.schedule.expression], capture_output=True, text=True, check=False
         )
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["no calendar expression"])[0]
@@ -118,7 +113,7 @@ def units(project: Path, inventory: Path, jobs: Jobs) -> dict[str, str]:
             head,
             "",
             "[Timer]",
-            f"OnCalendar={expression(job.schedule)}",
+            f"OnCalendar={job.schedule.expression}",
             f"RandomizedDelaySec={job.schedule.random_delay}",
             f"Persistent={'true' if job.schedule.persistent else 'false'}",
             "",

@@ -1,6 +1,7 @@
 """The process that answers for a job: it holds locks, starts the worker, ends it, and writes the record."""
 
 import contextlib
+import importlib
 import json
 import os
 import selectors
@@ -8,18 +9,24 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quote_platform.jobs import lease
 
 from quote_platform.jobs import cluster, environment, process
 from quote_platform.jobs.events import Summary, read
-from quote_platform.jobs.lock import Held, Keeper, Lease, Lock
+from quote_platform.jobs.lock import Held, Lock
 from quote_platform.jobs.record import STATUS, State, Store, now
 
 # How the processes of a job are kept together: systemd, cgroup or processes; chosen where it is not set.
 KIND = "QUOTE_PLATFORM_JOB_GROUP"
 # Seconds that processes have to end by themselves when a job is stopped.
 GRACE = 5.0
+DAY = 86400.0
 CANCEL = "cancel.json"
 # Characters of a reason that stands in one line.
 LINE = 300
@@ -41,8 +48,9 @@ class Supervisor:
         self.plan, self.folder = self.record.plan, store.folder(job)
         self.tied = tied
         self.lock: Lock | None = None
-        self.keeper: Keeper | None = None
+        self.keeper: lease.Keeper | None = None
         self.lost = ""
+        self.began: float | None = None
         # What a signal or another thread has to say is said through this pipe, so that waiting ends.
         self._heard, self._said = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.group = process.Group(job)
@@ -74,34 +82,41 @@ class Supervisor:
     def _hold(self) -> None:
         """Take the locks that this job needs, or raise Held."""
         if not self.plan.changes:
-            self.record.notes.append("it only reads, so it holds no lock")
+            self.record.notes.append("it changes nothing, so it takes no lock")
             return
         variables = json.loads((self.folder / "variables.json").read_text())
+        # What is needed next takes as long to load as the answer takes to come.
+        threading.Thread(target=importlib.import_module, args=["quote_platform.jobs.lease"]).start()
         found = cluster.ask(self.plan, variables, os.environ | environment.of(self.record))
-        self.record.cluster = found.name
+        self.record.of, self.record.cluster = found, found.name
         if found.unknown:
             self.record.notes.append(
-                f"the cluster's name is not known, so the inventory is locked: {found.unknown}"
+                f"cluster_name cannot be read, so the lock is named after the inventory: {found.unknown}"
             )
         self.lock = Lock(self.store, found.name)
         self.lock.take(self.record)
         if found.kubeconfig:
             self._lease(Path(found.kubeconfig))
         else:
-            self.record.notes.append("no Lease: the inventory names no kubeconfig")
+            self.record.notes.append("no Lease in the cluster: cluster_kubeconfig is not set")
 
     def _lease(self, kubeconfig: Path) -> None:
+        from quote_platform.jobs.lease import Keeper, Lease  # noqa: PLC0415 (loaded by `_hold`, meanwhile)
+
         lease = Lease(kubeconfig, self.store, self.record)
         if not kubeconfig.is_file():
-            note = f"no Lease yet: there is no {kubeconfig}"
+            note = f"{kubeconfig} does not exist yet"
         else:
             try:
                 lease.take()
                 note = ""
             except OSError as error:
-                note = f"no Lease yet: {error}"
+                note = str(error)
         if note:
-            self.record.notes.append(f"{note}; another controller is kept out as soon as the cluster answers")
+            self.record.notes.append(
+                f"started without the Lease in the cluster: {note}. It is taken as soon as the API server "
+                "answers; until then another controller can start a job as well"
+            )
         self.keeper = Keeper(lease, self._lost)
         self.keeper.start()
 
@@ -120,7 +135,7 @@ class Supervisor:
         self.record.cgroup = str(self.group.cgroup or "")
         self.record.state, self.record.started = "running", now()
         self.store.save(self.record)
-        began = time.monotonic()
+        began = self.began = time.monotonic()
         worker = subprocess.Popen(
             [sys.executable, "-m", "quote_platform.jobs.worker", self.record.id, str(self.store.root)],
             stdin=subprocess.PIPE,  # when we are gone, whatever the cause, the worker reads its end
@@ -149,7 +164,7 @@ class Supervisor:
                 selector.register(0, selectors.EVENT_READ)
             try:
                 while True:
-                    ready = {key.fd for key, _ in selector.select(max(0.0, deadline - time.monotonic()))}
+                    ready = {key.fd for key, _ in selector.select(self._left(deadline))}
                     if ended in ready:
                         return
                     if self._heard in ready:
@@ -160,6 +175,11 @@ class Supervisor:
                         raise Stopped("out of time", f"not done after {self.plan.timeout} s")
             finally:
                 os.close(ended)
+
+    @staticmethod
+    def _left(deadline: float) -> float:
+        """Return for how long to wait: the kernel takes no more than 24 days at once."""
+        return min(max(0.0, deadline - time.monotonic()), DAY)
 
     def _listen(self, said: bytes) -> None:
         if self.lost:
@@ -189,17 +209,18 @@ class Supervisor:
         """Return what a worker's end means."""
         summary = Summary.of(read(self.folder / "events.jsonl"))
         if summary.rc is None and status == 0 and not self.plan.check:
-            self.record.notes.append("what it did is not recorded whole, for want of space on the disk")
+            self.record.notes.append("its record is incomplete: the disk was full")
             return "done", ""
         if summary.rc is None:
             how = f"signal {-status}" if status and status < 0 else f"status {status}"
             return (
                 "failed",
-                f"its worker has ended before its playbook, with {how}; see {self.folder}/supervisor.log",
+                f"its worker process ended before the playbook did, with {how}; "
+                f"see {self.folder}/supervisor.log",
             )
         if summary.rc == 0:
             if self.plan.check and summary.changes:
-                return "drift", f"{summary.changes} differences"
+                return "drift", f"{summary.changes} difference{'s' * (summary.changes > 1)}"
             return "done", ""
         if summary.failed:
             first = summary.failed[0]
@@ -227,13 +248,18 @@ class Supervisor:
             record.notes.append(f"could not be ended: processes {', '.join(map(str, sorted(left)))}")
         if self.keeper:
             self.keeper.stop()
-        shutil.rmtree(record.scratch, ignore_errors=True)
         if self.lock:
             self.lock.release()
         record.state, record.message = state, message
         record.exit_status, record.ended = STATUS[state], now()
+        if self.began is not None:
+            record.duration = round(time.monotonic() - self.began, 1)
         record.summary = Summary.of(read(self.folder / "events.jsonl"))
         record.next = self._next(state)
+        from quote_platform.jobs import metrics  # noqa: PLC0415 (the client of Kubernetes takes long to import)
+
+        metrics.of_run(self.store, record)
+        shutil.rmtree(record.scratch, ignore_errors=True)
         self.store.save(record)
         self.store.prune(self.plan.keep, plan=self.plan)
 

@@ -40,13 +40,6 @@ def took(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def seconds(record: Record) -> float:
-    """Return how long a job has run."""
-    if not record.started:
-        return 0
-    return ((record.ended or datetime.now(UTC)) - record.started).total_seconds()
-
-
 class Tail:
     """What is written to a file after it was last looked at, in whole lines."""
 
@@ -118,7 +111,7 @@ class Progress:
         ):
             rows.add_row(Text(name, style="dim"), Text(value, overflow="ellipsis", no_wrap=True))
         check = " --check" if plan.check else ""
-        title = f"{plan.name}: {plan.playbook}{check} on {plan.shown}, {took(seconds(self.record))}"
+        title = f"{plan.name}: {plan.playbook}{check} on {plan.shown}, {took(self.record.seconds)}"
         return Group(Text(title, style="bold"), rows)
 
 
@@ -174,7 +167,7 @@ def ending(console: Console, record: Record, told_already: bool = False) -> None
     for note in record.notes:
         _line(console, f"note: {note}", "dim")
     what = f"{record.plan.name} on {record.plan.shown}: {record.state}"
-    after = f" after {took(seconds(record))}" if record.started else ""
+    after = f" after {took(record.seconds)}" if record.started else ""
     listed = summary.failed and not told_already
     reason = f": {record.message}" if record.message and not listed else ""
     _line(console, f"{what}{after}{reason} (job {record.id})", STYLE[record.state])
@@ -202,5 +195,5 @@ def listing(records: list[Record]) -> Table:
         started = f"{one.started:%m-%d %H:%MZ}" if one.started else ""
         state = Text(one.state, style=STYLE[one.state])
         what = Text(f"{one.plan.name} on {one.plan.shown}")
-        found.add_row(one.id, state, started, took(seconds(one)) if one.started else "", what)
+        found.add_row(one.id, state, started, took(one.seconds) if one.started else "", what)
     return found

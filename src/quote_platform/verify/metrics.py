@@ -20,6 +20,7 @@ PODS = {
     "eck": "app.kubernetes.io/name=eck",
     "external-secrets": "app.kubernetes.io/name=external-secrets",
     "ingress-nginx": "app.kubernetes.io/name=ingress-nginx",
+    "job-metrics": "app.kubernetes.io/name=job-metrics",
     "kube-router": "app.kubernetes.io/name=kube-router",
     "kube-state-metrics": "app.kubernetes.io/name=kube-state-metrics",
     "log-collector": "app.kubernetes.io/name=logging,app.kubernetes.io/component in (collector,events)",
@@ -29,6 +30,8 @@ PODS = {
     "velero": "app.kubernetes.io/name=velero",
 }
 EXPECTED_ALERTS = {"Watchdog"}  # it says that alerts are evaluated at all
+# Of jobs and not of the cluster: verify as a job that has failed once would fail for that for ever.
+OF_JOBS = {"JobFailed", "JobOverdue", "DriftFound"}
 # Labels of an alert that say nothing about where.
 NO_PLACE = ("__name__", "alertname", "alertstate", "severity")
 
@@ -122,7 +125,7 @@ def alerts(target: Target) -> str:
     def look() -> bool:
         firing = [one["metric"] for one in ask(target, 'ALERTS{alertstate="firing"}')]
         names = {one["alertname"] for one in firing}
-        known = set(target.known_alerts) - EXPECTED_ALERTS
+        known = (set(target.known_alerts) | OF_JOBS) - EXPECTED_ALERTS
         found["known"] = sorted(names & known)
         found["wrong"] = [
             *sorted(
