@@ -819,6 +819,27 @@ def test_a_registry_that_hands_out_tokens_is_asked_for_one() -> None:
     assert probe_node.denied(Opener(), 'Bearer realm="file:///etc/passwd"', {}, 5) == ""
 
 
+def test_ports_of_nodes_answer_on_both_networks_where_there_are_two(tmp_path: Path) -> None:
+    def known(name: str, hosts: dict[str, Any]) -> task.Chosen:
+        groups = {group: {"hosts": machines} for group, machines in hosts.items()}
+        tree = {"all": {"children": {"platform": {"children": {"kube_nodes": {"children": groups}}}}}}
+        return task.Chosen(*of_a_task(inventory(tmp_path / name, {"inventory": tree}), "m"))
+
+    one = {
+        "control_plane": {"m": {"ansible_host": "10.77.0.11", "control_plane_node_ip": "10.77.0.11"}},
+        "workers": {"w": {"ansible_host": "w.example.com"}},
+    }
+    assert known("one", one)["cluster_node_port_addresses"] == []
+    two = {
+        "control_plane": {"m": {"ansible_host": "10.77.0.11", "control_plane_node_ip": "10.78.0.11"}},
+        "workers": {"w": {"ansible_host": "w.example.com", "worker_node_ip": "10.78.0.21,fd00::21"}},
+    }
+    addresses = ["10.78.0.11/32", "10.77.0.11/32", "10.78.0.21/32", "fd00::21/128"]
+    found = known("two", two)
+    assert found["cluster_node_port_addresses"] == addresses
+    assert {"10.78.0.11", "10.78.0.21"} < set(found["postgres_vault_addresses"])
+
+
 def test_accounts_go_to_the_addresses_of_their_registries(tmp_path: Path) -> None:
     case = {
         "vars": {
