@@ -36,7 +36,7 @@ RATE, USERS = 50, 5
 MINUTES = {
     "control_planes": 25,
     "upgrade": 25,
-    "hostile": 15,
+    "hostile": 20,
     "platform": 0,
     "recovery": 5,
     "dashboards": 3,

@@ -12,23 +12,24 @@ from .conftest import LOGS, ROOT, Application, Run, gone_before_and_after
 
 NAME, SUBNET = "e2e-hostile", "10.89.46.0/24"
 LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--profile", "hostile")
+PARTS = ("core", "backups", "secrets", "monitoring")
 # Seconds within which a fault of the place is named.
 NAMED_WITHIN = 30
 
-pytestmark = pytest.mark.proof(minutes=15)
+pytestmark = pytest.mark.proof(minutes=20)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """Return a lab of the core in such a place, from a controller that has nothing of it yet."""
+    """Return a lab in such a place, and a controller that has fetched nothing yet."""
     workers = [f"10.89.46.{20 + number}" for number in (1, 2, 3)]
     folder = tmp_path_factory.mktemp("controller")
     with gone_before_and_after(Application(name=NAME, workers=workers)) as found:
-        found.command(*LAB_UP, "--components", "core")
+        found.command(*LAB_UP, *(word for part in PARTS for word in ("--components", part)))
         told = settings()
         trusted = folder / "authorities.pem"
         trusted.write_text(Path(certifi.where()).read_text() + told["cluster_authorities"])
-        addresses = ",".join(["10.89.46.11", *workers])
+        addresses = ",".join(["10.89.46.11", "10.89.46.111", "10.89.46.121", *workers])
         found.environment = {
             "https_proxy": told["cluster_http_proxy"],
             "no_proxy": addresses,
