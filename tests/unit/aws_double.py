@@ -175,6 +175,12 @@ class Strict:
                 ):
                     raise Refusal("ResourceInUse")
 
+    # https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateListener.html
+    def on_CreateListener(self, given: Any, ec2: Any, elb: Any) -> None:  # noqa: N802
+        balancer = elb.load_balancers.get(given["LoadBalancerArn"])
+        if balancer and str(given["Port"]) in {str(one.port) for one in balancer.listeners.values()}:
+            raise Refusal("DuplicateListener")
+
     # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DetachInternetGateway.html
     def on_DetachInternetGateway(self, given: Any, ec2: Any, elb: Any) -> None:
         public = [one for one in self.there(ec2) if one.public_ip]
@@ -239,7 +245,7 @@ class Quiet(WSGIRequestHandler):
 
 
 def serve(strict: Strict, port: int = 0) -> Any:
-    return make_server("127.0.0.1", port, strict, threaded=True, request_handler=Quiet)  # type: ignore[arg-type]
+    return make_server("127.0.0.1", port, strict, threaded=True, request_handler=Quiet)
 
 
 __all__ = ["ACCOUNT", "IMAGE", "Strict", "serve"]

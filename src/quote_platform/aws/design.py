@@ -249,7 +249,11 @@ def _network(of: Design) -> list[Resource]:
             Resource(
                 "nat-gateway",
                 letter,
-                {"subnet": Ref("subnet", f"public-{letter}"), "address": Ref("address", f"nat-{letter}")},
+                {
+                    "subnet": Ref("subnet", f"public-{letter}"),
+                    "address": Ref("address", f"nat-{letter}"),
+                    "state": "available",
+                },
                 after=(("internet-gateway", "main"),),
             ),
         ]
@@ -429,6 +433,7 @@ def _balancers(of: Design) -> list[Resource]:
             "scheme": "internal" if inside else "internet-facing",
             "subnets": [Ref("subnet", f"{where}-{letter}") for letter in letters],
             "groups": [Ref("security-group", name)],
+            "state": "active",
             "listeners": [Ref("target-group", to, form=f"{port} to {{}}") for port, to in ports.items()],
         }
         return Resource("load-balancer", name, wanted, after=(("internet-gateway", "main"),))

@@ -178,6 +178,7 @@ class Run:
                     raise
                 # An attempt may have done it, or half of it, and its answer was lost.
                 found = self._again(step.resource) or found
+        # One of a run that was killed may still be on its way.
         if step.found is None or "state" in step.fields:
             kind.ready(self.account, found)
         self.made[key] = self.known[key] = found

@@ -146,6 +146,7 @@ class LoadBalancer(Kind):
             "scheme": one["Scheme"],
             "subnets": [zone["SubnetId"] for zone in one["AvailabilityZones"]],
             "groups": list(one.get("SecurityGroups") or []),
+            "state": one["State"]["Code"].removesuffix("_impaired"),
         }
         return Found(name, one["LoadBalancerArn"], state, {"address": one["DNSName"].lower()})
 

@@ -93,7 +93,7 @@ class Bucket(Kind):
             for one in self._ask(s3.get_bucket_tagging, Bucket=bucket).get("TagSet", [])
         }
         if CLUSTER in tags:
-            return tags[CLUSTER] == account.cluster  # the tagging API is late
+            return bool(tags[CLUSTER] == account.cluster)  # the tagging API is late
         return not tags and not s3.list_objects_v2(Bucket=bucket, MaxKeys=1).get("KeyCount")
 
     def create(self, account: Account, name: str, wanted: Values) -> Found:

@@ -173,7 +173,7 @@ class Machine(Kind):
             "group": tag(one, GROUP),
             "checks_addresses": one.get("SourceDestCheck", True),
             "metadata": (one.get("MetadataOptions") or {}).get("HttpTokens", "optional"),
-            "state": "running" if one["State"]["Name"] == "pending" else one["State"]["Name"],
+            "state": one["State"]["Name"],
         }
         attributes = {"private": one.get("PrivateIpAddress", ""), "public": one.get("PublicIpAddress", "")}
         return Found(tag(one, NAME), one["InstanceId"], state, attributes, one)
@@ -262,7 +262,7 @@ class Machine(Kind):
                 found.state |= {key: wanted[key] for key in ("groups", "group", "metadata")}
                 return found
             except ClientError as error:
-                if code(error) == "IdempotentInstanceTerminated":
+                if code(error) in {"IdempotentInstanceTerminated", "IdempotentParameterMismatch"}:
                     generation += 1
                 elif code(error) != "InvalidParameterValue" or "nstance Profile" not in str(error):
                     raise Refused(f"machine {name} cannot be started: {error}") from error
@@ -280,7 +280,7 @@ class Machine(Kind):
             ec2.modify_instance_metadata_options(HttpTokens=wanted["metadata"], **one)
         if "group" in fields:
             ec2.create_tags(Resources=[found.id], Tags=[{"Key": GROUP, "Value": wanted["group"]}])
-        if "state" in fields:
+        if "state" in fields and found.state["state"] != "pending":
             account.until(  # one that is being stopped cannot be started yet
                 f"machine {found.name} stopped",
                 lambda: self._poll(account, found)["State"]["Name"] != "stopping",

@@ -206,7 +206,11 @@ class NatGateway(Kind):
             Found(
                 tag(one, NAME),
                 one["NatGatewayId"],
-                {"subnet": one["SubnetId"], "address": one["NatGatewayAddresses"][0].get("AllocationId", "")},
+                {
+                    "subnet": one["SubnetId"],
+                    "address": one["NatGatewayAddresses"][0].get("AllocationId", ""),
+                    "state": one["State"],
+                },
             )
             for one in self._all(account)
             if one["State"] in {"pending", "available"}
