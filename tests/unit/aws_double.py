@@ -176,7 +176,7 @@ class Strict:
                     raise Refusal("ResourceInUse")
 
     # https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateListener.html
-    def on_CreateListener(self, given: Any, ec2: Any, elb: Any) -> None:  # noqa: N802
+    def on_CreateListener(self, given: Any, ec2: Any, elb: Any) -> None:
         balancer = elb.load_balancers.get(given["LoadBalancerArn"])
         if balancer and str(given["Port"]) in {str(one.port) for one in balancer.listeners.values()}:
             raise Refusal("DuplicateListener")

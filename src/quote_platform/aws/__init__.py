@@ -1,6 +1,6 @@
 """AWS: network, machines, load balancers and buckets of a cluster in one account: made, kept, taken away."""
-# Not by the modules of amazon.aws: each takes a second to find that there is nothing to do, against a server
-# on the same machine (docs/aws.md), and a cluster has some 120 objects.
+# Not by the modules of amazon.aws: each task takes 0.7 s to find that nothing is to be done, against a server
+# on the same machine (docs/aws.md). Ours takes that for all 44 things of 124 objects.
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class Run:
     """Carries a plan out; what is done is in it, also when it ends by an error."""
 
     # Of a call that was carried out before, by an attempt whose answer was lost.
-    DONE = ("Duplicate", "AlreadyExists", "AlreadyAssociated", "NotFound", "InUse", "DuplicateListener")
+    DONE = ("Duplicate", "AlreadyExists", "AlreadyAssociated", "NotFound", "InUse", "LimitExceeded")
 
     def __init__(self, account: Account, planned: Plan) -> None:
         self.account, self.plan = account, planned
