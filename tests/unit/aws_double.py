@@ -51,6 +51,8 @@ class Strict:
         # Of all calls: refused for being too much; done, and answered by an error.
         self.throttled = self.lost = self.delay = 0.0
         self.profile_seconds = self.release_seconds = 0.0
+        # Whose first call is done, and answered by an error.
+        self.lose: set[str] = set()
         self.profiles: dict[str, float] = {}
         self.releasing: dict[str, float] = {}
         self.calls: Counter[str] = Counter()
@@ -63,7 +65,7 @@ class Strict:
         calls = self.app.get_application({"PATH_INFO": "/moto-api/", "HTTP_HOST": "localhost"}).test_client()
         assert calls.post("/moto-api/reset").status_code == 200
         self.throttled = self.lost = self.delay = self.profile_seconds = self.release_seconds = 0.0
-        self.profiles, self.releasing = {}, {}
+        self.profiles, self.releasing, self.lose = {}, {}, set()
         self.calls, self.refused, self.bodies = Counter(), Counter(), []
         self.random = random.Random(5)  # noqa: S311
 
@@ -100,9 +102,10 @@ class Strict:
         if action == "GetParameter" and json.loads(body)["Name"] == PARAMETER:
             start_response("200 OK", [("Content-Type", "application/x-amz-json-1.1")])
             return [json.dumps({"Parameter": {"Name": PARAMETER, "Value": IMAGE}}).encode()]
-        if service and self.throttled <= chance < self.throttled + self.lost:
+        if service and (action in self.lose or self.throttled <= chance < self.throttled + self.lost):
             list(self.app(environ, lambda *_: None))
             with self.lock:
+                self.lose -= {action}
                 self.refused[f"{action} InternalError"] += 1
             return answer(
                 start_response, service, "InternalError", "done, and not said", "500 Internal Server Error"

@@ -65,7 +65,7 @@ GIVEN: dict[str, Any] = {
     "budget": 0,
     "assumed": {},
     "inventory": "",
-    "timeout": 20,
+    "timeout": 120,
 }
 GONE = {
     "account_id": ACCOUNT,
@@ -73,7 +73,7 @@ GONE = {
     "cluster": "quote",
     "confirm": "quote",
     "buckets": True,
-    "timeout": 20,
+    "timeout": 120,
 }
 SECRET = "a-secret-key-that-nobody-may-see"  # noqa: S105
 
@@ -145,7 +145,7 @@ def strict(served: tuple[Strict, str], monkeypatch: pytest.MonkeyPatch) -> Stric
 
 def found() -> dict[tuple[str, str], Any]:
     """Return what is there by name; two of one name are refused."""
-    return reconcile.list_all(accounts.Account("eu-west-1", "quote", 20, 0.1))
+    return reconcile.list_all(accounts.Account("eu-west-1", "quote", 120, 0.1))
 
 
 def declared(**changed: Any) -> set[tuple[str, str]]:
@@ -237,7 +237,7 @@ def test_rules_are_the_flows_of_the_documentation_and_no_others() -> None:
 
 def test_independent_things_are_made_side_by_side(strict: Strict) -> None:
     strict.delay = 0.05
-    account = accounts.Account("eu-west-1", "quote", 20, 0.1)
+    account = accounts.Account("eu-west-1", "quote", 120, 0.1)
     account.verify(ACCOUNT)
     run = reconcile.Run(account, reconcile.plan(account, aws.chosen(GIVEN).resources))
     started = time.monotonic()
@@ -363,6 +363,18 @@ def test_what_is_refused_for_being_too_much_or_not_answered_ends_right(
     apply(**SMALL)
     assert strict.refused, "nothing was refused"
     strict.throttled = strict.lost = 0
+    assert set(found()) == declared(**SMALL)
+    assert not apply(**SMALL)["changed"]
+
+
+def test_what_was_made_without_an_answer_is_found_and_not_made_again(strict: Strict) -> None:
+    strict.lose = {
+        *("CreateVpc", "CreateSubnet", "CreateInternetGateway", "AllocateAddress", "CreateNatGateway"),
+        *("CreateRouteTable", "CreateSecurityGroup", "RunInstances", "CreateRole", "CreateInstanceProfile"),
+        *("CreateTargetGroup", "CreateLoadBalancer", "CreateListener", "AddRoleToInstanceProfile"),
+    }
+    apply(**SMALL)
+    assert not strict.lose
     assert set(found()) == declared(**SMALL)
     assert not apply(**SMALL)["changed"]
 
