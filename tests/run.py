@@ -65,6 +65,7 @@ MOLECULE_LANES = {
         "quote_app",
     ),
     "nodes": (
+        "aws",
         "node_files",
         "outbound",
         "node_certificate",

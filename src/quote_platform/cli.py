@@ -2,6 +2,7 @@
 
 import typer
 
+from quote_platform.aws.cli import show as cost
 from quote_platform.jobs.cli import app as job
 from quote_platform.lab.cli import app as lab
 from quote_platform.mirror.cli import app as mirror
@@ -23,6 +24,7 @@ app.add_typer(
     rotate, name="rotate", help="Give accounts of the database new credentials, while they are used."
 )
 app.add_typer(roles, name="roles", help="Documentation of the roles.")
+app.command(name="cost")(cost)
 app.add_typer(proof, name="proof", help="Record which claims of the README have been proven, and when.")
 
 if __name__ == "__main__":

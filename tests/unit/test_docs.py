@@ -17,7 +17,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 FOLDERS = "apps|bench|docs|group_vars|inventories|lab|molecule|playbooks|roles|src|tests"
 # Written on the user's machine, or by the lab.
-GENERATED = {"inventories/lab/group_vars/platform/mirror.yml"}
+GENERATED = {
+    "inventories/lab/group_vars/platform/mirror.yml",
+    "inventories/aws/group_vars/all/outputs.yml",
+}
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from plugins.modules import probe_node, write_node_files
-from quote_platform import certificates, component, object_store, upgrade, vault
+from quote_platform import aws, certificates, component, object_store, upgrade, vault
 from quote_platform.validation import task
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS: dict[str, dict[str, Any]] = {
+    "apply_aws": aws.APPLY,
     "apply_component": component.SPEC,
     "await_workloads": upgrade.WAIT,
+    "destroy_aws": aws.DESTROY,
     "hold_cluster": upgrade.HOLD,
     "issue_certificate": certificates.SPEC,
     "prune_components": component.PRUNE,

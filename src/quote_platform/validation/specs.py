@@ -50,6 +50,7 @@ BOUNDS: tuple[tuple[str, int, int | None], ...] = (
         (name, 0, None)
         for name in (
             "control_plane_audit_*",
+            "aws_machines_vaults",
             "logging_retention_days",
             "logging_archive_days",
             "logging_replicas",

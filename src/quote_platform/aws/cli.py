@@ -1,0 +1,83 @@
+"""The command `quote-platform cost`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+from rich.console import Console
+from rich.table import Table
+
+from quote_platform import paths, validation
+from quote_platform.aws import Refused, chosen, cost
+from quote_platform.aws.design import Balancers, Buckets, Machines, Network, Part
+from quote_platform.validation import specs
+
+PARTS: dict[str, tuple[str, type[Part]]] = {
+    "network": ("aws_network", Network),
+    "machines": ("aws_machines", Machines),
+    "balancers": ("aws_load_balancers", Balancers),
+    "buckets": ("aws_buckets", Buckets),
+}
+
+
+def choices(inventory: Path) -> dict[str, Any]:
+    """Return what apply_aws would be given, of an inventory's variables for all; no host is asked for."""
+    project = paths.repository()
+    values = dict(specs.defaults(project / "roles"))
+    loader = DataLoader()
+    for folder in (project / "group_vars/all", inventory / "group_vars/all"):
+        for file in sorted(folder.glob("*.yml")):
+            values |= loader.load_from_file(str(file), trusted_as_template=True) or {}
+    template = Templar(loader, variables=values).template
+
+    def value(name: str) -> Any:
+        return validation.plain(template(values[name]))
+
+    found: dict[str, Any] = {
+        part: {name: value(f"{role}_{name}") for name in model.model_fields}
+        for part, (role, model) in PARTS.items()
+    }
+    return found | {
+        "account_id": value("aws_account_id"),
+        "region": value("aws_account_region"),
+        "cluster": value("cluster_name"),
+        "pod_cidr": value("cluster_pod_cidr"),
+        "service_cidr": value("cluster_service_cidr"),
+        "assumed": value("aws_account_assumed"),
+    }
+
+
+def show(
+    inventory: Annotated[Path, typer.Option("-i", "--inventory", help="Folder of the inventory.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As data.")] = False,
+) -> None:
+    """Say what an inventory would cost on AWS, each month."""
+    try:
+        given = choices(inventory)
+        bill = cost.bill(chosen(given), given["assumed"])
+    except Refused as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(json.dumps(bill.data(), indent=2))
+        return
+    table = Table(
+        "component", "type", "count", "USD a month", title=f"{bill.region}, list prices of {bill.date}"
+    )
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in bill.rows:
+        table.add_row(row.component, row.type, f"{row.count:g}", f"{row.price:.2f}")
+    for what in bill.unknown:
+        table.add_row(what, "no price is known", "", "")
+    table.add_section()
+    table.add_row("total", "", "", f"{bill.total:.2f}")
+    table.add_row("the reference", "", "", f"{bill.reference['total']:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(f"The reference leaves out: {', '.join(bill.reference['left_out'])}.", highlight=False)

@@ -1,0 +1,25 @@
+"""All kinds of things that are made on AWS, by name."""
+
+from quote_platform.aws.kinds import balancers, buckets, machines, network
+from quote_platform.aws.resource import Kind
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        network.Vpc(),
+        network.Subnet(),
+        network.InternetGateway(),
+        network.Address(),
+        network.NatGateway(),
+        network.RouteTable(),
+        network.Endpoint(),
+        network.SecurityGroup(),
+        network.Rules(),
+        machines.Role(),
+        machines.Profile(),
+        machines.Machine(),
+        balancers.TargetGroup(),
+        balancers.LoadBalancer(),
+        buckets.Bucket(),
+    )
+}

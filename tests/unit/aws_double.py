@@ -1,0 +1,262 @@
+"""moto's server, made as strict as AWS where it is more lenient; each rule has AWS' own page beside it.
+
+As a program, it serves on a port while a file is there, which it writes: `aws_double.py PORT FILE`.
+"""
+
+import json
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from moto.ec2.models import ec2_backends
+from moto.elbv2.models import elbv2_backends
+from moto.iam.models import iam_backends
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import s3_backends
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+ACCOUNT = "123456789012"
+IMAGE = "ami-0123456789abcdef0"
+PARAMETER = "/aws/service/canonical/ubuntu/server/22.04/stable/current/amd64/hvm/ebs-gp2/ami-id"
+# What a service answers in: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+ERROR = "<Error><Code>{}</Code><Message>{}</Message></Error>"
+FORMS = {
+    "ec2": f"<Response><Errors>{ERROR}</Errors><RequestID>1</RequestID></Response>",
+    "s3": ERROR,
+    "": f"<ErrorResponse>{ERROR}<RequestId>1</RequestId></ErrorResponse>",
+}
+THROTTLED = {"ec2": "RequestLimitExceeded", "s3": "SlowDown"}
+JSON = ("ssm", "tagging")
+
+
+class Refusal(Exception):
+    def __init__(self, code: str, message: str = "as AWS does") -> None:
+        super().__init__(code)
+        self.code, self.message = code, message
+
+
+class Strict:
+    """The application of moto's server behind AWS' own rules."""
+
+    def __init__(self) -> None:
+        self.app = DomainDispatcherApplication(create_backend_app)
+        self.lock = threading.Lock()
+        # Of all calls: refused for being too much; done, and answered by an error.
+        self.throttled = self.lost = self.delay = 0.0
+        self.profile_seconds = self.release_seconds = 0.0
+        # Whose first call is done, and answered by an error.
+        self.lose: set[str] = set()
+        self.profiles: dict[str, float] = {}
+        self.releasing: dict[str, float] = {}
+        self.calls: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.bodies: list[str] = []
+
+        self.random = random.Random(5)  # noqa: S311 (the same faults in each run)
+
+    def reset(self) -> None:
+        calls = self.app.get_application({"PATH_INFO": "/moto-api/", "HTTP_HOST": "localhost"}).test_client()
+        assert calls.post("/moto-api/reset").status_code == 200
+        self.throttled = self.lost = self.delay = self.profile_seconds = self.release_seconds = 0.0
+        self.profiles, self.releasing, self.lose = {}, {}, set()
+        self.calls, self.refused, self.bodies = Counter(), Counter(), []
+        self.random = random.Random(5)  # noqa: S311
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = BytesIO(body)
+        scope = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].split("/")
+        service, region = (scope[3], scope[2]) if len(scope) > 3 else ("", "")
+        given = {key: value[0] for key, value in parse_qs(body.decode(errors="replace")).items()}
+        target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+        action = given.get("Action") or target or environ["REQUEST_METHOD"]
+        chance = self.random.random()
+        time.sleep(self.delay)
+        with self.lock:
+            self.calls[f"{service}:{action}"] += 1
+            self.bodies.append(body.decode(errors="replace"))
+        if (
+            service == "s3"
+            and action == "HEAD"
+            and (owner := environ.get("HTTP_X_AMZ_EXPECTED_BUCKET_OWNER"))
+        ):
+            bucket = s3_backends.bucket_accounts.get(environ["PATH_INFO"].strip("/"), ("aws", owner))
+            if bucket[1] != owner:
+                start_response("403 Forbidden", [])
+                return []
+        try:
+            if service and chance < self.throttled:
+                raise Refusal(THROTTLED.get(service, "ThrottlingException"))
+            self.judge(action, given, region)
+        except Refusal as refusal:
+            with self.lock:
+                self.refused[f"{action} {refusal.code}"] += 1
+            return answer(start_response, service, refusal.code, refusal.message)
+        if action == "GetParameter" and json.loads(body)["Name"] == PARAMETER:
+            start_response("200 OK", [("Content-Type", "application/x-amz-json-1.1")])
+            return [json.dumps({"Parameter": {"Name": PARAMETER, "Value": IMAGE}}).encode()]
+        if service and (action in self.lose or self.throttled <= chance < self.throttled + self.lost):
+            list(self.app(environ, lambda *_: None))
+            with self.lock:
+                self.lose -= {action}
+                self.refused[f"{action} InternalError"] += 1
+            return answer(
+                start_response, service, "InternalError", "done, and not said", "500 Internal Server Error"
+            )
+        done = self.app(environ, start_response)
+        if (
+            action == "RunInstances" and given.get("DisableApiTermination") == "true"
+        ):  # which moto leaves aside
+            for one in self.there(ec2_backends[ACCOUNT][region]):
+                if one.client_token == given.get("ClientToken"):
+                    one.disable_api_termination = True
+        return done  # type: ignore[no-any-return]
+
+    def judge(self, action: str, given: dict[str, str], region: str) -> None:
+        """Refuse what AWS refuses."""
+        rule = getattr(self, f"on_{action}", None)
+        if rule:
+            rule(given, ec2_backends[ACCOUNT][region], elbv2_backends[ACCOUNT][region])
+
+    # A profile is seen later: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/iam-roles-for-amazon-ec2.html
+    def on_CreateInstanceProfile(self, given: Any, ec2: Any, elb: Any) -> None:
+        self.profiles[given["InstanceProfileName"]] = time.monotonic() + self.profile_seconds
+
+    def on_RunInstances(self, given: Any, ec2: Any, elb: Any) -> None:
+        name = given.get("IamInstanceProfile.Name")
+        profiles = iam_backends[ACCOUNT]["aws"].instance_profiles.values()
+        if name and (
+            name not in {one.name for one in profiles} or self.profiles.get(name, 0) > time.monotonic()
+        ):
+            text = f"Value ({name}) for parameter iamInstanceProfile.name: Invalid IAM Instance Profile name"
+            raise Refusal("InvalidParameterValue", text)
+        for one in self.there(ec2):
+            if one.client_token == given.get("ClientToken"):
+                raise AssertionError(
+                    "a second request with a client token: moto would start a second machine"
+                )
+
+    @staticmethod
+    def there(ec2: Any) -> list[Any]:
+        return [one for one in ec2.all_instances() if one._state.name not in {"terminated", "shutting-down"}]
+
+    @staticmethod
+    def gates(ec2: Any) -> list[Any]:
+        return [one for one in ec2.nat_gateways.values() if one.state not in {"deleted", "failed"}]
+
+    # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteSubnet.html
+    def on_DeleteSubnet(self, given: Any, ec2: Any, elb: Any) -> None:
+        subnet = given["SubnetId"]
+        balancers = [one for one in elb.load_balancers.values() if subnet in [net.id for net in one.subnets]]
+        machines = [one for one in self.there(ec2) if one.subnet_id == subnet]
+        gates = [one for one in self.gates(ec2) if one.subnet_id == subnet]
+        if balancers or machines or gates or self.releasing.get(subnet, 0) > time.monotonic():
+            raise Refusal("DependencyViolation")
+
+    # https://docs.aws.amazon.com/elasticloadbalancing/latest/network/load-balancer-troubleshooting.html
+    def on_DeleteLoadBalancer(self, given: Any, ec2: Any, elb: Any) -> None:
+        balancer = elb.load_balancers.get(given["LoadBalancerArn"])
+        for subnet in balancer.subnets if balancer else []:
+            self.releasing[subnet.id] = time.monotonic() + self.release_seconds
+
+    # https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DeleteTargetGroup.html
+    def on_DeleteTargetGroup(self, given: Any, ec2: Any, elb: Any) -> None:
+        for balancer in elb.load_balancers.values():
+            for listener in balancer.listeners.values():
+                if given["TargetGroupArn"] in str(
+                    [
+                        action.to_xml() if hasattr(action, "to_xml") else action.data
+                        for action in listener.default_actions
+                    ]
+                ):
+                    raise Refusal("ResourceInUse")
+
+    # https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateListener.html
+    def on_CreateListener(self, given: Any, ec2: Any, elb: Any) -> None:
+        balancer = elb.load_balancers.get(given["LoadBalancerArn"])
+        if balancer and str(given["Port"]) in {str(one.port) for one in balancer.listeners.values()}:
+            raise Refusal("DuplicateListener")
+
+    # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DetachInternetGateway.html
+    def on_DetachInternetGateway(self, given: Any, ec2: Any, elb: Any) -> None:
+        public = [one for one in self.there(ec2) if one.public_ip]
+        if self.gates(ec2) or public or elb.load_balancers:
+            raise Refusal("DependencyViolation")
+
+    # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ReleaseAddress.html
+    def on_ReleaseAddress(self, given: Any, ec2: Any, elb: Any) -> None:
+        if any(one.address_set[0]["allocationId"] == given["AllocationId"] for one in self.gates(ec2)):
+            raise Refusal("InvalidIPAddress.InUse")
+
+    # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteSecurityGroup.html
+    def on_DeleteSecurityGroup(self, given: Any, ec2: Any, elb: Any) -> None:
+        group = given["GroupId"]
+        cards = [card for machine in self.there(ec2) for card in machine.nics.values()]
+        used = {one.id for card in cards for one in card.group_set}
+        used |= {one for balancer in elb.load_balancers.values() for one in balancer.security_groups or []}
+        for groups in ec2.groups.values():
+            for other in groups.values():
+                if other.id != group:
+                    rules = [*other.ingress_rules, *other.egress_rules]
+                    used |= {(rule.source_group or {}).get("GroupId") for rule in rules}
+        if group in used:
+            raise Refusal("DependencyViolation")
+
+    # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteRouteTable.html
+    def on_DeleteRouteTable(self, given: Any, ec2: Any, elb: Any) -> None:
+        table = ec2.route_tables.get(given["RouteTableId"])
+        live = {subnet for zone in ec2.subnets.values() for subnet in zone}
+        if table and set(table._associations.values()) & live:
+            raise Refusal("DependencyViolation")
+        if table:  # moto keeps those of subnets that are gone, AWS does not
+            table._associations.clear()
+
+    # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteVpc.html
+    def on_DeleteVpc(self, given: Any, ec2: Any, elb: Any) -> None:
+        vpc = given["VpcId"]
+        parts = [one for zone in ec2.subnets.values() for one in zone.values() if one.vpc_id == vpc]
+        parts += [one for one in ec2.groups.get(vpc, {}).values() if one.name != "default"]
+        parts += [one for one in ec2.internet_gateways.values() if one.vpc and one.vpc.id == vpc]
+        if parts:
+            raise Refusal("DependencyViolation")
+
+
+def answer(
+    start_response: Any, service: str, code: str, message: str, status: str = "400 Bad Request"
+) -> list[bytes]:
+    if service == "s3" and code == "SlowDown":
+        status = "503 Slow Down"
+    if service in JSON:
+        start_response(status, [("Content-Type", "application/x-amz-json-1.1")])
+        return [json.dumps({"__type": code, "message": message}).encode()]
+    start_response(status, [("Content-Type", "text/xml")])
+    return [FORMS.get(service, FORMS[""]).format(code, message).encode()]
+
+
+class Quiet(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        pass
+
+
+def serve(strict: Strict, port: int = 0) -> Any:
+    return make_server("127.0.0.1", port, strict, threaded=True, request_handler=Quiet)
+
+
+__all__ = ["ACCOUNT", "IMAGE", "Strict", "serve"]
+
+if __name__ == "__main__":
+    server = serve(Strict(), int(sys.argv[1]))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    lives = Path(sys.argv[2])
+    lives.touch()
+    while lives.exists():
+        time.sleep(0.2)

@@ -1,0 +1,597 @@
+"""AWS, against moto's server, as strict as AWS: made, kept, repaired, taken away, however often killed."""
+
+import functools
+import json
+import threading
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.session
+import pytest
+import yaml
+from aws_double import ACCOUNT, IMAGE, Strict, serve
+from botocore.exceptions import ClientError
+from botocore.loaders import create_loader
+from moto.ec2.models import ec2_backends
+from moto.s3.models import s3_backends
+from typer.testing import CliRunner
+
+from quote_platform import aws
+from quote_platform.aws import account as accounts
+from quote_platform.aws import cost, design, reconcile
+from quote_platform.aws.kinds import KINDS
+from quote_platform.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+
+GROUPS = ("control_plane", "workers", "vault", "bastion")
+GIVEN: dict[str, Any] = {
+    "account_id": ACCOUNT,
+    "region": "eu-west-1",
+    "cluster": "quote",
+    "pod_cidr": "10.244.0.0/16",
+    "service_cidr": "10.96.0.0/16",
+    "network": {
+        "cidr": "10.0.0.0/16",
+        "zones": [],
+        "nat": "one",
+        "endpoints": ["s3"],
+        "admin_cidrs": ["198.18.0.7/32"],
+        "user_cidrs": ["0.0.0.0/0"],
+    },
+    "machines": {
+        "control_planes": 3,
+        "workers": 3,
+        "vaults": 1,
+        "bastion": True,
+        "types": dict.fromkeys(GROUPS, "t3.medium"),
+        "disks": dict.fromkeys(GROUPS, 30),
+        "image": "",
+        "ssh_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 me"],
+        "protected": True,
+    },
+    "balancers": {"api_scheme": "internet-facing"},
+    "buckets": {
+        "purposes": ["postgres", "snapshots", "velero", "logs"],
+        "names": {},
+        "noncurrent_days": 30,
+        "upload_days": 7,
+    },
+    "budget": 0,
+    "assumed": {},
+    "inventory": "",
+    "timeout": 120,
+}
+GONE = {
+    "account_id": ACCOUNT,
+    "region": "eu-west-1",
+    "cluster": "quote",
+    "confirm": "quote",
+    "buckets": True,
+    "timeout": 120,
+}
+SECRET = "a-secret-key-that-nobody-may-see"  # noqa: S105
+
+
+class Killed(BaseException):
+    """The end of the process: no call is sent any more."""
+
+
+def given(**changed: Any) -> dict[str, Any]:
+    """Return right input but for `part__name=value`."""
+    whole = deepcopy(GIVEN)
+    for name, value in changed.items():
+        part, _, field = name.partition("__")
+        if field:
+            whole[part][field] = value
+        else:
+            whole[part] = value
+    return whole
+
+
+# A cluster of few things, where their number proves nothing.
+SMALL: dict[str, Any] = {
+    "network__zones": ["eu-west-1a"],
+    "machines__control_planes": 1,
+    "machines__workers": 1,
+    "machines__vaults": 0,
+    "machines__bastion": False,
+    "network__endpoints": [],
+    "buckets__purposes": ["postgres"],
+}
+
+
+def apply(dry_run: bool = False, **changed: Any) -> dict[str, Any]:
+    return aws.apply(given(**changed), dry_run, pause=0.1)
+
+
+def total(result: dict[str, Any]) -> int:
+    return sum(result["calls"].values())
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[Strict, str]]:
+    strict = Strict()
+    server = serve(strict)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield strict, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loader() -> Iterator[None]:
+    """Read the models of AWS' services once, not for each account."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(create_loader))
+        yield
+
+
+@pytest.fixture
+def strict(served: tuple[Strict, str], monkeypatch: pytest.MonkeyPatch) -> Strict:
+    double, endpoint = served
+    double.reset()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    return double
+
+
+def found() -> dict[tuple[str, str], Any]:
+    """Return what is there by name; two of one name are refused."""
+    return reconcile.list_all(accounts.Account("eu-west-1", "quote", 120, 0.1))
+
+
+def declared(**changed: Any) -> set[tuple[str, str]]:
+    return {one.key for one in aws.chosen(given(**changed)).resources}
+
+
+def changes(result: dict[str, Any]) -> set[str]:
+    return set(result["changes"])
+
+
+def test_a_whole_account_is_made_and_a_second_run_changes_nothing(strict: Strict) -> None:
+    planned = apply(dry_run=True)
+    assert found() == {}, "a dry run has made something"
+    made = apply()
+    assert planned["changes"] == made["changes"], "the dry run has told another plan"
+    assert len(made["changes"]) == len(declared()) == len(found())
+    assert total(made) <= 1.3 * made["objects"] + len(KINDS)
+    assert len(made["chain"]) >= 3
+
+    started = time.monotonic()
+    again = apply()
+    assert time.monotonic() - started < 15
+    assert not again["changed"] and again["diff"] == []
+    assert total(again) <= 40
+    listings = {
+        name: number for name, number in again["calls"].items() if "Describe" in name or "List" in name
+    }
+    own = {"DescribeListeners", "DescribeTargetHealth"}  # there is none for several at once
+    assert {
+        name for name, number in listings.items() if number > 1 and name.split(":")[1] not in own
+    } == set()
+    assert again["outputs"] == made["outputs"]
+    assert again["outputs"]["api_endpoint"].endswith(":6443")
+    assert set(again["outputs"]["addresses"]) == {
+        f"{kind}-{n}" for kind in ("master", "worker") for n in (1, 2, 3)
+    } | {"vault-1"}
+
+
+def test_what_is_made_is_closed_spread_and_marked(strict: Strict) -> None:
+    apply()
+    ec2 = boto3.client("ec2")
+    machines = [one for group in ec2.describe_instances()["Reservations"] for one in group["Instances"]]
+    assert len(machines) == 8
+    for one in machines:
+        tags = {tag["Key"]: tag["Value"] for tag in one["Tags"]}
+        assert tags["quote-platform/cluster"] == "quote"
+        assert one["MetadataOptions"]["HttpTokens"] == "required"
+        assert one["ImageId"] == IMAGE
+        node = tags["quote-platform/group"] in ("control_plane", "workers")
+        assert one["SourceDestCheck"] is not node
+        assert bool(one.get("IamInstanceProfile")) is node
+        protected = ec2.describe_instance_attribute(
+            InstanceId=one["InstanceId"], Attribute="disableApiTermination"
+        )
+        assert protected["DisableApiTermination"]["Value"]
+    for disk in ec2.describe_volumes()["Volumes"]:
+        assert disk["Encrypted"] and disk["VolumeType"] == "gp3"
+    zones = {one["Placement"]["AvailabilityZone"] for one in machines if "master" in str(one["Tags"])}
+    assert len(zones) == 3
+    assert strict.calls["ssm:GetParameter"] == 1
+    assert not any(SECRET in body for body in strict.bodies)
+
+
+def test_rules_are_the_flows_of_the_documentation_and_no_others() -> None:
+    flows = {
+        name: sorted(one if isinstance(one, str) else one.form.format(f"@{one.name}") for one in rules)
+        for name, rules in design.flows(aws.chosen(GIVEN)).items()
+    }
+    assert flows["vault"] == [
+        "tcp 22 from @bastion",
+        "tcp 8200 from @bastion",
+        "tcp 8200 from @control-plane",
+        "tcp 8200 from @vault",
+        "tcp 8200 from @workers",
+        "tcp 8201 from @vault",
+        "tcp 9100 from @workers",
+    ]
+    assert flows["api"] == ["tcp 6443 from 198.18.0.7/32", "tcp 6443 from @nat-a/32"]
+    assert flows["bastion"] == ["tcp 22 from 198.18.0.7/32"]
+    assert {"tcp 2379-2380 from @control-plane", "tcp 10257 from @workers", "4 from @workers"} <= set(
+        flows["control-plane"]
+    )
+    assert {"tcp 443 from @ingress", "tcp 30432 from @vault", "all from 10.244.0.0/16"} <= set(
+        flows["workers"]
+    )
+    open_to_all = {name for name, rules in flows.items() if any("0.0.0.0/0" in rule for rule in rules)}
+    assert open_to_all == {"ingress"}
+
+
+def test_independent_things_are_made_side_by_side(strict: Strict) -> None:
+    strict.delay = 0.05
+    account = accounts.Account("eu-west-1", "quote", 120, 0.1)
+    account.verify(ACCOUNT)
+    run = reconcile.Run(account, reconcile.plan(account, aws.chosen(GIVEN).resources))
+    started = time.monotonic()
+    run.run()
+    took = time.monotonic() - started
+    alone = sum(step.ended - step.began for step in run.plan.changes)
+    assert took < alone / 2
+    chain = run.chain()
+    assert all(later.began >= earlier.ended for earlier, later in pairwise(chain))
+
+
+def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
+    apply()
+    there, ec2, s3, elb = found(), boto3.client("ec2"), boto3.client("s3"), boto3.client("elbv2")
+
+    def of(kind: str, name: str) -> str:
+        return str(there[kind, name].id)
+
+    open_by_hand = [
+        {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    ]
+    ec2.authorize_security_group_ingress(GroupId=of("security-group", "workers"), IpPermissions=open_by_hand)
+    ec2.stop_instances(InstanceIds=[of("machine", "worker-2")])
+    ec2.modify_instance_attribute(InstanceId=of("machine", "worker-1"), SourceDestCheck={"Value": True})
+    ec2.modify_vpc_attribute(VpcId=of("vpc", "main"), EnableDnsHostnames={"Value": False})
+    ec2.delete_route(RouteTableId=of("route-table", "private"), DestinationCidrBlock="0.0.0.0/0")
+    s3.delete_public_access_block(Bucket=of("bucket", "postgres"))
+    s3.delete_bucket_policy(Bucket=of("bucket", "velero"))
+    s3.put_bucket_versioning(Bucket=of("bucket", "logs"), VersioningConfiguration={"Status": "Suspended"})
+    theirs = {"ID": "dumps", "Status": "Enabled", "Filter": {"Prefix": "dumps/"}, "Expiration": {"Days": 9}}
+    s3.put_bucket_lifecycle_configuration(
+        Bucket=of("bucket", "snapshots"), LifecycleConfiguration={"Rules": [theirs]}
+    )
+    elb.deregister_targets(
+        TargetGroupArn=of("target-group", "api"),
+        Targets=[{"Id": there["machine", "master-1"].attributes["private"]}],
+    )
+    boto3.client("iam").delete_role_policy(RoleName="quote-nodes", PolicyName="quote-platform")
+
+    before = dict(strict.calls)
+    told = apply(dry_run=True)
+    assert changes(told) == {
+        "change rules workers: ingress",
+        "change machine worker-2: state",
+        "change machine worker-1: checks_addresses",
+        "change vpc main: dns_hostnames",
+        "change route-table private: routes",
+        "change bucket postgres: private",
+        "change bucket velero: policy",
+        "change bucket logs: versioned",
+        "change bucket snapshots: lifecycle",
+        "change target-group api: targets",
+        "change role nodes: policy",
+    }
+    by_title = {one["before_header"]: one for one in told["diff"]}
+    assert "tcp 22 from 0.0.0.0/0" in by_title["rules workers"]["before"]
+    assert "tcp 22 from 0.0.0.0/0" not in by_title["rules workers"]["after"]
+    assert "tcp 10250 from security-group control-plane" in by_title["rules workers"]["after"]
+    assert by_title["machine worker-2"]["before"] == "state: stopped\n"
+    asked = {name.split(":")[1] for name, number in strict.calls.items() if number > before.get(name, 0)}
+    writes = (
+        "Create",
+        "Put",
+        "Delete",
+        "Modify",
+        "Authorize",
+        "Revoke",
+        "Start",
+        "Run",
+        "PUT",
+        "DELETE",
+        "Register",
+    )
+    assert not [name for name in asked if name.startswith(writes)]
+
+    assert changes(apply()) == changes(told)
+    assert not apply()["changed"]
+    rules = s3.get_bucket_lifecycle_configuration(Bucket=of("bucket", "snapshots"))["Rules"]
+    assert "dumps" in {rule["ID"] for rule in rules}, "a rule of the platform's own is gone"
+
+
+WRITES: tuple[str, ...] = (
+    *("Create", "Put", "Modify", "Authorize", "Allocate", "Run", "Attach", "Associate", "Register", "Add"),
+    *("Terminate", "Delete", "Release", "Detach", "Revoke", "Remove"),
+)
+
+
+def killed_after(writes: int, patch: pytest.MonkeyPatch) -> None:
+    """Let that many calls through that write; those before which the run is killed, and all later, are "
+    "not sent."""
+    count, lock = accounts.Account._count, threading.Lock()
+    left = writes
+
+    def counting(self: Any, event_name: str, **more: Any) -> None:
+        nonlocal left
+        with lock:
+            left -= event_name.split(".")[2].startswith(WRITES)
+            if left < 0:
+                raise Killed
+        count(self, event_name, **more)
+
+    patch.setattr(accounts.Account, "_count", counting)
+
+
+def test_killed_at_twenty_points_it_ends_with_one_of_each(strict: Strict) -> None:
+    """One account: each run goes on where the one before was killed, one or two calls further."""
+    for point in range(20):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            killed_after(1 + point % 2, patch)
+            apply(**SMALL)
+    made = apply(**SMALL)
+    assert made["changes"], "nothing was left to do: it was not killed 20 times"
+    assert set(found()) == declared(**SMALL)
+    assert not apply(**SMALL)["changed"]
+    assert len(Strict.there(ec2_backends[ACCOUNT]["eu-west-1"])) == 2
+
+
+@pytest.mark.parametrize(("throttled", "lost"), [(0.01, 0.0), (0.1, 0.0), (0.0, 0.05)])
+def test_what_is_refused_for_being_too_much_or_not_answered_ends_right(
+    strict: Strict, throttled: float, lost: float
+) -> None:
+    strict.throttled, strict.lost = throttled, lost
+    apply(**SMALL)
+    assert strict.refused, "nothing was refused"
+    strict.throttled = strict.lost = 0
+    assert set(found()) == declared(**SMALL)
+    assert not apply(**SMALL)["changed"]
+
+
+def test_what_was_made_without_an_answer_is_found_and_not_made_again(strict: Strict) -> None:
+    strict.lose = {
+        *("CreateVpc", "CreateSubnet", "CreateInternetGateway", "AllocateAddress", "CreateNatGateway"),
+        *("CreateRouteTable", "CreateSecurityGroup", "RunInstances", "CreateRole", "CreateInstanceProfile"),
+        *("CreateTargetGroup", "CreateLoadBalancer", "CreateListener", "AddRoleToInstanceProfile"),
+    }
+    apply(**SMALL)
+    assert not strict.lose
+    assert set(found()) == declared(**SMALL)
+    assert not apply(**SMALL)["changed"]
+
+
+def test_a_profile_that_is_not_seen_yet_is_waited_for(strict: Strict) -> None:
+    strict.profile_seconds = 0.5
+    apply(**SMALL)
+    assert strict.refused["RunInstances InvalidParameterValue"] >= 1
+    assert set(found()) == declared(**SMALL)
+
+
+def test_destroy_asks_for_the_name_and_leaves_nothing(strict: Strict) -> None:
+    apply(**SMALL)
+    for wrong in ("", "other"):
+        with pytest.raises(aws.Refused, match=r"machine master-1 \(i-(.|\n)*aws_account_confirm=quote"):
+            aws.remove(GONE | {"confirm": wrong}, False, pause=0.1)
+    assert set(found()) == declared(**SMALL)
+    told = aws.remove(GONE, True, pause=0.1)
+    assert set(found()) == declared(**SMALL) and len(told["deleted"]) == len(
+        [one for one in declared(**SMALL) if one[0] != "rules"]
+    )
+    strict.release_seconds = 0.4  # interfaces of balancers
+    logs = found()["bucket", "postgres"].id
+    with pytest.raises(ClientError, match="403"):  # the server speaks no TLS
+        boto3.client("s3").put_object(Bucket=logs, Key="a", Body=b"b")
+    s3_backends[ACCOUNT]["aws"].put_object(logs, "a", b"b")
+    boto3.client("s3").delete_bucket_policy(Bucket=logs)
+    aws.remove(GONE, False, pause=0.1)
+    assert strict.refused["DeleteSubnet DependencyViolation"] >= 1
+    assert found() == {}
+    assert not aws.remove(GONE, False, pause=0.1)["changed"]
+    # Machines that are gone are shown for a while; the next are others.
+    apply(**SMALL)
+    assert set(found()) == declared(**SMALL)
+
+
+def test_destroy_keeps_buckets_unless_told_otherwise(strict: Strict) -> None:
+    apply(**SMALL)
+    aws.remove(GONE | {"buckets": False}, False, pause=0.1)
+    assert {kind for kind, _ in found()} == {"bucket"}
+    assert len(changes(apply(**SMALL))) == len(declared(**SMALL)) - 1, "the buckets are those that were kept"
+
+
+def test_destroy_is_killed_and_goes_on(strict: Strict) -> None:
+    apply(**SMALL)
+    for _ in range(4):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            killed_after(5, patch)
+            aws.remove(GONE, False, pause=0.1)
+    aws.remove(GONE, False, pause=0.1)
+    assert found() == {}
+
+
+def test_the_double_refuses_a_wrong_order(strict: Strict) -> None:
+    """Else it would prove nothing."""
+    apply(**SMALL)
+    there, ec2 = found(), boto3.client("ec2")
+    for kind, name, call, argument in (
+        ("subnet", "private-a", ec2.delete_subnet, "SubnetId"),
+        ("vpc", "main", ec2.delete_vpc, "VpcId"),
+        ("security-group", "workers", ec2.delete_security_group, "GroupId"),
+        ("route-table", "public", ec2.delete_route_table, "RouteTableId"),
+        ("address", "nat-a", ec2.release_address, "AllocationId"),
+        ("target-group", "api", boto3.client("elbv2").delete_target_group, "TargetGroupArn"),
+    ):
+        with pytest.raises(ClientError, match=r"DependencyViolation|InUse"):
+            call(**{argument: there[kind, name].id})
+    with pytest.raises(ClientError, match="OperationNotPermitted"):
+        ec2.terminate_instances(InstanceIds=[there["machine", "master-1"].id])
+
+
+def test_another_account_is_left_alone(strict: Strict) -> None:
+    with pytest.raises(aws.Refused, match=f"aws_account_id: 210987654321 is not the account .* {ACCOUNT}"):
+        apply(account_id="210987654321")
+    with pytest.raises(aws.Refused, match="aws_account_id: 210987654321 is not the account"):
+        aws.remove(GONE | {"account_id": "210987654321"}, False)
+    assert set(strict.calls) == {"sts:GetCallerIdentity"}
+
+
+def test_without_credentials_it_says_so(
+    strict: Strict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(aws.Refused, match="there are no credentials for it"):
+        apply()
+    assert not strict.calls
+
+
+WRONG = [
+    ({"region": "europe"}, "aws_account_region: 'europe' is not a region; allowed is for example eu-west-1"),
+    ({"account_id": "12"}, "aws_account_id: '12' is not an account; allowed are its 12 digits, as text"),
+    ({"cluster": "a-cluster-with-a-long-name"}, "cluster_name: 'a-cluster-with-a-long-name' cannot name"),
+    ({"network__cidr": "10.0.0.0/26"}, "aws_network_cidr: 10.0.0.0/26 is too small; allowed are /16 to /24"),
+    (
+        {"network__cidr": "10.240.0.0/12"},
+        "aws_network_cidr: 10.240.0.0/12 overlaps cluster_pod_cidr 10.244.0.0/16",
+    ),
+    (
+        {"network__cidr": "10.96.4.0/22"},
+        "aws_network_cidr: 10.96.4.0/22 overlaps cluster_service_cidr 10.96.0.0/16",
+    ),
+    ({"network__cidr": "10.0.0.1/16"}, "aws_network_cidr: '10.0.0.1/16' is not a network"),
+    ({"network__cidr": "198.51.0.0/16"}, "aws_network_cidr: 198.51.0.0/16 is not private"),
+    ({"network__zones": ["us-east-1a"]}, "aws_network_zones: us-east-1a is not a zone of eu-west-1"),
+    (
+        {"network__zones": ["eu-west-1z"]},
+        "aws_network_zones: the region eu-west-1 has no zone eu-west-1z; allowed are",
+    ),
+    ({"network__admin_cidrs": []}, "aws_network_admin_cidrs: empty"),
+    ({"network__admin_cidrs": ["0.0.0.0/0"]}, "aws_network_admin_cidrs: 0.0.0.0/0 opens SSH to the world"),
+    ({"machines__control_planes": 2}, "aws_machines_control_planes: 2; allowed are 1 or 3"),
+    ({"machines__vaults": 2}, "aws_machines_vaults: 2; allowed are 0, 1 or 3"),
+    ({"machines__ssh_keys": []}, "aws_machines_ssh_keys: empty"),
+    ({"machines__ssh_keys": ["-----BEGIN"]}, "aws_machines_ssh_keys: '-----BEGIN' is not a public key"),
+    (
+        {"machines__types": dict.fromkeys(GROUPS, "x9.huge")},
+        "master-1: the zone eu-west-1a has no machines of type x9.huge",
+    ),
+    ({"buckets__names": {"logs": "Logs"}}, "aws_buckets_names.logs: 'Logs' is not the name of a bucket"),
+    ({"buckets__names": {"log": "logs-7"}}, "aws_buckets_names.log: is none of aws_buckets_purposes"),
+    (
+        {"buckets__names": {"logs": "strangers-logs"}},
+        "aws_buckets_names.logs: the name strangers-logs is taken",
+    ),
+    (
+        {"buckets__names": {"logs": "own-full-logs"}},
+        "aws_buckets_names.logs: the name own-full-logs is taken",
+    ),
+    ({"budget": 200}, "aws_account_budget: 200 USD a month is less than"),
+    ({"budget": 900, "region": "sa-east-1"}, "aws_account_budget: cannot be held against region sa-east-1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"), WRONG, ids=[message.partition(";")[0] for _, message in WRONG]
+)
+def test_wrong_input_is_refused_before_anything_is_made(
+    strict: Strict, changed: dict[str, Any], message: str
+) -> None:
+    s3_backends["999999999999"]["aws"].create_bucket("strangers-logs", "eu-west-1")
+    s3_backends[ACCOUNT]["aws"].create_bucket("own-full-logs", "eu-west-1")
+    s3_backends[ACCOUNT]["aws"].put_object("own-full-logs", "a", b"b")
+    for dry_run in (True, False):
+        with pytest.raises(aws.Refused) as refused:
+            apply(dry_run, **changed)
+        assert message in str(refused.value)
+    assert not [name for name in strict.calls if name.split(":")[1].startswith((*WRITES, "PUT"))]
+
+
+def test_what_cannot_be_changed_is_refused_and_what_is_no_longer_declared_is_named(strict: Strict) -> None:
+    apply(**SMALL)
+    with pytest.raises(
+        aws.Refused, match=r"machine worker-1: type is t3.medium and cannot become t3.large; keep it"
+    ):
+        apply(**SMALL, machines__types=dict.fromkeys(GROUPS, "t3.large"))
+    targets = {"change target-group ingress-http: targets", "change target-group ingress-https: targets"}
+    more = SMALL | {"machines__workers": 2}
+    assert changes(apply(**more)) == {"create machine worker-2"} | targets
+    fewer = apply(**SMALL)
+    assert "machine worker-2" in fewer["warnings"][0]
+    assert changes(fewer) == targets
+    assert set(found()) == declared(**more)
+
+
+def test_two_of_one_name_are_told(strict: Strict) -> None:
+    apply(**SMALL)
+    tags = [
+        {"Key": "quote-platform/cluster", "Value": "quote"},
+        {"Key": "quote-platform/name", "Value": "main"},
+    ]
+    boto3.client("ec2").create_vpc(
+        CidrBlock="10.9.0.0/16", TagSpecifications=[{"ResourceType": "vpc", "Tags": tags}]
+    )
+    with pytest.raises(aws.Refused, match=r"vpc main: there are two, vpc-\w+ and vpc-\w+"):
+        apply(**SMALL)
+
+
+def test_the_inventory_looks_for_the_machines_that_are_made(tmp_path: Path) -> None:
+    shipped = yaml.safe_load((ROOT / "inventories/aws/aws_ec2.yml").read_text())
+    own = yaml.safe_load((ROOT / "inventories/aws/group_vars/all/main.yml").read_text())
+    assert shipped["regions"] == [own["aws_account_region"]]
+    assert shipped["filters"]["tag:quote-platform/cluster"] == own["cluster_name"]
+    shipped["filters"]["tag:quote-platform/cluster"] = "another"
+    (tmp_path / "aws_ec2.yml").write_text(yaml.safe_dump(shipped))
+    with pytest.raises(
+        aws.Refused, match=r"tag:quote-platform/cluster another; allowed is cluster_name, quote"
+    ):
+        aws.designed(given(inventory=str(tmp_path)))
+
+
+def test_a_bill_names_everything_that_is_paid() -> None:
+    bill = cost.bill(aws.chosen(GIVEN), {})
+    rows = {row.component: row for row in bill.rows}
+    assert rows["machines, workers"].price == pytest.approx(3 * 0.0456 * 730)
+    assert rows["NAT gateways"].count == 1
+    assert rows["public addresses"].count == 3 * 2 + 1 + 1
+    assert rows["disks"].count == 8 * 30
+    assert bill.total == pytest.approx(sum(row.price for row in bill.rows), abs=0.01)
+    inside = cost.bill(aws.chosen(given(balancers__api_scheme="internal", network__nat="none")), {})
+    assert {row.component: row.count for row in inside.rows}["public addresses"] == 3 + 8
+    assert not [row for row in inside.rows if "NAT" in row.component]
+    paid = cost.bill(aws.chosen(given(network__endpoints=["s3", "ecr.api", "ecr.dkr"])), {"transfer_gb": 150})
+    assert {row.component: row.count for row in paid.rows}["endpoints"] == 6
+    assert {row.component: row.price for row in paid.rows}["transfer to the internet"] == pytest.approx(
+        50 * 0.09
+    )
+    unknown = cost.bill(aws.chosen(given(machines__types=dict.fromkeys(GROUPS, "x9.huge"))), {})
+    assert unknown.unknown == ["machines of type x9.huge"] * 4
+    assert sum(row["price"] for row in bill.reference["rows"]) == bill.reference["total"]
+
+
+def test_the_command_prints_the_bill_of_the_shipped_inventory() -> None:
+    done = CliRunner().invoke(app, ["cost", "-i", str(ROOT / "inventories/aws"), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["region"] == "eu-west-1" and 250 < told["total"] < 400
+    shown = CliRunner().invoke(app, ["cost", "-i", str(ROOT / "inventories/aws")])
+    assert f"{told['total']:.2f}" in shown.output and "216.00" in shown.output
