@@ -110,9 +110,8 @@ class Account:
             found = self.api("sts").get_caller_identity()
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise Refused(
-                f"{where}: there are no credentials for it ({error}); allowed are those that boto3 "
-                "finds, such as "
-                "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                f"{where}: there are no credentials for it ({error}); allowed are those that boto3 finds, "
+                "such as AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             ) from error
         except ClientError as error:
             raise Refused(f"{where}: {IDENTITY.get(code(error), error)}") from error
@@ -121,8 +120,7 @@ class Account:
         if found["Account"] != account_id:
             raise Refused(
                 f"{where} is not the account of these credentials, which is {found['Account']} "
-                f"({found['Arn']}); "
-                "nothing is made in it. Use credentials of the right one, or correct aws_account_id"
+                f"({found['Arn']}); nothing is made in it. Use credentials of the right one, or correct aws_account_id"
             )
         self.id = account_id
 
@@ -200,8 +198,7 @@ class Account:
         raise Refused(f"{what}: not so after {self.timeout:.0f} s. Run again, which goes on from there")
 
     def token(self, *parts: str) -> str:
-        """Return a client token: the same for the same thing, so that a second request makes no second "
-        "one."""
+        """Return a client token: the same for the same thing, so that a second request makes no second."""
         return hashlib.sha256("/".join((self.cluster, *parts)).encode()).hexdigest()[:40]
 
     def tags(self, name: str) -> list[dict[str, str]]:
