@@ -55,3 +55,12 @@ def test_what_is_to_be_absent_goes(host: Host, inventory: Inventory) -> None:
     _, output = inventory.converge("--diff")
     assert "item=/etc/molecule/gone" in output
     assert not host.file("/etc/molecule/gone").exists
+
+
+def test_what_somebody_else_has_written_stays(host: Host, inventory: Inventory) -> None:
+    host.check_output("echo by hand > /etc/molecule/foreign")
+    inventory.unchanged()
+    host.check_output("echo managed by us > /etc/molecule/foreign")
+    _, output = inventory.converge("--diff")
+    assert "item=/etc/molecule/foreign" in output
+    assert not host.file("/etc/molecule/foreign").exists

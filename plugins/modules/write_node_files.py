@@ -33,6 +33,7 @@ options:
         type: str
         description: Where apt, with the proxy that it has, fetches it from when it is not there.
       state: {type: str, choices: [present, absent], default: present, description: Whether it is there.}
+      ours: {type: str, description: What a file has in it that O(files[].state=absent) may delete; else any.}
       secret_content: {type: str, description: "As O(files[].content), kept out of output and the journal."}
       mode: {type: str, default: "0644", description: Octal.}
       group: {type: str, default: root, description: Group that owns it.}
@@ -59,6 +60,7 @@ FILE: dict[str, Any] = {
     "content": {"type": "str"},
     "url": {"type": "str"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "ours": {"type": "str"},
     "secret_content": {"type": "str", "no_log": True},
     "mode": {"type": "str", "default": "0644"},
     "group": {"type": "str", "default": "root"},
@@ -124,6 +126,11 @@ def write(path: Path, content: str, mode: str, gid: int) -> None:
         raise
 
 
+def gone(file: dict[str, Any], content: str | None, attributes: str) -> bool:
+    """Tell whether nothing is left to delete; what somebody else has put there stays."""
+    return attributes == "missing" or bool(file["ours"] and file["ours"] not in (content or ""))
+
+
 def right(file: dict[str, Any], content: str | None) -> bool:
     """Tell whether a content is what it should be; what was fetched is not fetched again."""
     return bool(content) if file["url"] else content == file["content"]
@@ -168,7 +175,8 @@ def main() -> None:
         path, wanted = Path(file["path"]), f"{int(file['mode'], 8):04o} 0:{gid}"
         absent = file["state"] == "absent"
         content, attributes = state(path)
-        if attributes == "missing" if absent else (attributes == wanted and right(file, content)):
+        there = attributes == wanted and right(file, content)
+        if gone(file, content, attributes) if absent else there:
             if waits(path, file["applied"]):
                 differing.append({"path": file["path"], "notify": file["notify"]})
             continue

@@ -1,8 +1,10 @@
-"""The platform in a place as unkind as real ones: a proxy, upstream's names, a private registry, no root."""
+"""The platform in a place as unkind as real ones: see docs/testing.md."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import certifi
 import pytest
@@ -39,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
         yield found
 
 
-def settings() -> dict[str, str]:
+def settings() -> dict[str, Any]:
     file = ROOT / f"inventories/{NAME}/group_vars/platform/mirror.yml"
     return dict(yaml.safe_load(file.read_text()))
 
@@ -48,17 +50,14 @@ def changed(run: Run) -> int:
     return sum(run.changed.values())
 
 
-def wrong_proxy() -> dict[str, object]:
+def wrong_proxy() -> dict[str, Any]:
     return {"cluster_http_proxy": settings()["cluster_http_proxy"].replace("proxy:", "proxy:x", 1)}
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (
-            wrong_proxy,
-            "cannot be reached from it: the proxy refuses the user and password",
-        ),
+        (wrong_proxy, "cannot be reached from it: the proxy refuses the user and password"),
         (lambda: {"cluster_authorities": ""}, "certificate verify failed"),
         (
             lambda: {"image_registry_credentials": {"ghcr.io": {"username": "puller", "password": "wrong"}}},
@@ -68,9 +67,9 @@ def wrong_proxy() -> dict[str, object]:
     ids=["password of the proxy", "authority", "password of the registry"],
 )
 def test_a_fault_of_the_place_is_named_before_anything_is_changed(
-    place: Application, given: object, said: str
+    place: Application, given: Callable[[], dict[str, Any]], said: str
 ) -> None:
-    run = place.play("fault of the place", "site.yml", "-e", json.dumps(given()))  # type: ignore[operator]
+    run = place.play("fault of the place", "site.yml", "-e", json.dumps(given()))
     assert run.status != 0
     assert said in " ".join(run.output.split())
     assert changed(run) == 0
@@ -95,11 +94,10 @@ def test_every_function_works(place: Application) -> None:
 
 def test_its_passwords_are_not_in_what_was_printed(place: Application) -> None:
     told = settings()
-    account = told["image_registry_credentials"]["ghcr.io"]["password"]  # type: ignore[index]
     hidden = [
         told["ansible_become_password"],
-        account,
-        told["cluster_http_proxy"].split(":")[2].split("@")[0],
+        told["image_registry_credentials"]["ghcr.io"]["password"],
+        urlsplit(told["cluster_http_proxy"]).password,
     ]
     logs = [file.read_text(errors="replace") for file in LOGS.glob("*hostile*.log")]
     assert len(logs) >= 4

@@ -120,7 +120,8 @@ class Account:
         if found["Account"] != account_id:
             raise Refused(
                 f"{where} is not the account of these credentials, which is {found['Account']} "
-                f"({found['Arn']}); nothing is made in it. Use credentials of the right one, or correct aws_account_id"
+                f"({found['Arn']}); nothing is made in it. Use credentials of the right one, or correct "
+                "aws_account_id"
             )
         self.id = account_id
 

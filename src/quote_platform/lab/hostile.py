@@ -1,4 +1,4 @@
-"""What makes a lab as unkind as real places are: a proxy, upstream's own names, machines without root."""
+"""What makes a lab as unkind as real places are; docs/testing.md has all of it."""
 
 import secrets
 import shlex
