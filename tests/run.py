@@ -152,9 +152,9 @@ def unit(proof: bool) -> list[Step]:
     """Return the tests that need no node; the long proofs in them are for a release."""
     command = ["pytest", "tests/unit"]
     if proof:
-        steps = [Step("unit", "python", command, 25, reports=True)]
+        steps = [Step("unit", "python", command, 40, reports=True)]
     else:
-        steps = [Step("unit", "python", [*command, "-m", "not proof"], 12, reports=True)]
+        steps = [Step("unit", "python", [*command, "-m", "not proof"], 20, reports=True)]
     if APP.is_dir():
         if not (APP / "node_modules").is_dir():
             steps.append(Step("unit", "npm-ci", ["npm", "ci", "--no-fund", "--no-audit"], 5, cwd=APP))

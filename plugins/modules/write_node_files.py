@@ -33,7 +33,7 @@ options:
         type: str
         description: Where apt, with the proxy that it has, fetches it from when it is not there.
       state: {type: str, choices: [present, absent], default: present, description: Whether it is there.}
-      ours: {type: str, description: What a file has in it that O(files[].state=absent) may delete; else any.}
+      ours: {type: str, description: "Text that a file must have in it to be deleted; without it any is."}
       secret_content: {type: str, description: "As O(files[].content), kept out of output and the journal."}
       mode: {type: str, default: "0644", description: Octal.}
       group: {type: str, default: root, description: Group that owns it.}
