@@ -36,6 +36,15 @@ BUSY = {
     "PriorRequestNotComplete",
     "RequestThrottled",
 }
+# Something has this name already: made by a call that was not answered, or somebody else's.
+TAKEN = {
+    "InvalidGroup.Duplicate",
+    "InvalidSubnet.Conflict",
+    "EntityAlreadyExists",
+    "DuplicateLoadBalancerName",
+    "DuplicateTargetGroupName",
+    "BucketAlreadyOwnedByYou",
+}
 # What an answer to the first call means, and what to do.
 IDENTITY = {
     "ExpiredToken": "the credentials have expired: get new ones, for example by `aws sso login`",
@@ -177,6 +186,15 @@ class Account:
         raise Refused(
             f"{operation}: AWS has refused it {self.ATTEMPTS} times for being too much: run again later"
         )
+
+    def create_named(self, service: str, operation: str, **given: Any) -> Answer:
+        """Make something whose name can be there once; if it is taken, a lost call may have made it."""
+        try:
+            return self.create(service, operation, **given)
+        except ClientError as error:
+            if code(error) in TAKEN:
+                raise Doubtful(str(error)) from error
+            raise
 
     def sleep(self, seconds: float) -> None:
         """Wait a little less or more than that, so that threads part."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from quote_platform.aws.account import CLUSTER, NAME, Account, Answer, Doubtful, Refused, code
-from quote_platform.aws.kinds.network import TAKEN, delete
+from quote_platform.aws.account import CLUSTER, NAME, Account, Answer, Doubtful, Refused
+from quote_platform.aws.kinds.network import delete
 from quote_platform.aws.resource import Found, Kind, Values
 
 
@@ -44,11 +44,8 @@ def _ours(account: Account, listed: list[Answer], arn: str, name: str) -> list[t
 def _create(account: Account, operation: str, name: str, **given: Any) -> Answer:
     full = f"{account.cluster}-{name}"
     try:
-        return account.create("elbv2", operation, Name=full, Tags=account.tags(name), **given)
+        return account.create_named("elbv2", operation, Name=full, Tags=account.tags(name), **given)
     except ClientError as error:
-        if code(error) in TAKEN:
-            account.forget()
-            raise Doubtful(str(error)) from error
         raise Refused(f"{full} cannot be made: {error}") from error
     except Doubtful:
         account.forget()

@@ -7,9 +7,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from quote_platform.aws.account import CLUSTER, NAME, Account, Doubtful, Refused, code
+from quote_platform.aws.account import CLUSTER, NAME, TAKEN, Account, Doubtful, Refused, code
 from quote_platform.aws.kinds.balancers import by_tags
-from quote_platform.aws.kinds.network import TAKEN, gone
+from quote_platform.aws.kinds.network import gone
 from quote_platform.aws.resource import Found, Kind, Resource, Values
 
 CLOSED = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 from botocore.exceptions import ClientError
 
-from quote_platform.aws.account import CLUSTER, NAME, Account, Answer, Doubtful, Refused, code, tag
-from quote_platform.aws.kinds.network import TAKEN, delete, gone
+from quote_platform.aws.account import CLUSTER, NAME, Account, Answer, Refused, code, tag
+from quote_platform.aws.kinds.network import delete, gone
 from quote_platform.aws.resource import Found, Kind, Resource, Values
 
 # Group of the inventory that a machine belongs to.
@@ -66,8 +66,8 @@ class Role(Kind):
     def create(self, account: Account, name: str, wanted: Values) -> Found:
         """Make it; it may nothing."""
         full = f"{account.cluster}-{name}"
-        _made(
-            account,
+        account.create_named(
+            "iam",
             "create_role",
             RoleName=full,
             Path=path(account),
@@ -115,7 +115,7 @@ class Profile(Kind):
         """Make it, without a role."""
         full = f"{account.cluster}-{name}"
         given = {"InstanceProfileName": full, "Path": path(account), "Tags": account.tags(name)}
-        _made(account, "create_instance_profile", **given)
+        account.create_named("iam", "create_instance_profile", **given)
         return Found(name, full, {"role": ""})
 
     def update(self, account: Account, found: Found, wanted: Values, fields: list[str]) -> None:
@@ -131,15 +131,6 @@ class Profile(Kind):
         if role := found.state["role"]:
             delete(account, what, "iam", "remove_role_from_instance_profile", RoleName=role, **given)
         delete(account, what, "iam", "delete_instance_profile", **given)
-
-
-def _made(account: Account, operation: str, **given: Any) -> None:
-    try:
-        account.create("iam", operation, **given)
-    except ClientError as error:
-        if code(error) in TAKEN:
-            raise Doubtful(str(error)) from error
-        raise
 
 
 class Machine(Kind):

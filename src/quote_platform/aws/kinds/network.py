@@ -10,15 +10,6 @@ from botocore.exceptions import ClientError
 from quote_platform.aws.account import NAME, Account, Answer, Doubtful, Refused, code, tag
 from quote_platform.aws.resource import Found, Kind, Resource, Values
 
-# In what a thing has this name already: made by a call that was not answered, or somebody else's.
-TAKEN = {
-    "InvalidGroup.Duplicate",
-    "InvalidSubnet.Conflict",
-    "EntityAlreadyExists",
-    "DuplicateLoadBalancerName",
-}
-TAKEN |= {"DuplicateTargetGroupName", "BucketAlreadyOwnedByYou"}
-
 
 def tagged(account: Account, kind: str, name: str) -> list[Answer]:
     """Return tags as a call of EC2 takes them that makes something."""
@@ -116,19 +107,14 @@ class Subnet(Kind):
 
     def create(self, account: Account, name: str, wanted: Values) -> Found:
         """Make it."""
-        try:
-            made = account.create(
-                "ec2",
-                "create_subnet",
-                VpcId=wanted["vpc"],
-                CidrBlock=wanted["cidr"],
-                AvailabilityZone=wanted["zone"],
-                TagSpecifications=tagged(account, "subnet", name),
-            )["Subnet"]
-        except ClientError as error:
-            if code(error) in TAKEN:
-                raise Doubtful(str(error)) from error
-            raise
+        made = account.create_named(
+            "ec2",
+            "create_subnet",
+            VpcId=wanted["vpc"],
+            CidrBlock=wanted["cidr"],
+            AvailabilityZone=wanted["zone"],
+            TagSpecifications=tagged(account, "subnet", name),
+        )["Subnet"]
         return Found(name, made["SubnetId"], dict(wanted))
 
     def delete(self, account: Account, found: Found) -> None:
@@ -392,7 +378,7 @@ class SecurityGroup(Kind):
     def create(self, account: Account, name: str, wanted: Values) -> Found:
         """Make it; it lets nobody in, and all out."""
         try:
-            made = account.create(
+            made = account.create_named(
                 "ec2",
                 "create_security_group",
                 GroupName=f"{account.cluster}-{name}",
@@ -400,11 +386,6 @@ class SecurityGroup(Kind):
                 VpcId=wanted["vpc"],
                 TagSpecifications=tagged(account, "security-group", name),
             )
-        except ClientError as error:
-            if code(error) in TAKEN:
-                account.forget()
-                raise Doubtful(str(error)) from error
-            raise
         except Doubtful:
             account.forget()
             raise
