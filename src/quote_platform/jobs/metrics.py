@@ -23,6 +23,7 @@ from urllib3.exceptions import HTTPError
 
 from quote_platform import lease
 from quote_platform.jobs import cluster, definition, environment
+from quote_platform.jobs import record as records
 from quote_platform.jobs.definition import Plan
 from quote_platform.jobs.lease import connect
 from quote_platform.jobs.record import STATUS, Record, Store
@@ -127,18 +128,7 @@ class Folder:
 
     def write(self, name: str, text: str) -> None:
         """Write the file of a job, whole or not at all."""
-        # The collector reads names that end with .prom.
-        temporary = self.folder / f".{self.file(name).name}.{os.getpid()}"
-        try:
-            with temporary.open("w") as file:
-                os.fchmod(file.fileno(), 0o644)  # it has a user of its own
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.file(name))
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        records.write(self.file(name), text, 0o644)  # the collector has a user of its own
 
 
 @functools.cache

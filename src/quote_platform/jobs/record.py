@@ -98,11 +98,12 @@ def owner() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file that only its owner reads, whole or not at all."""
+def write(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file, whole or not at all; without another mode only its owner reads it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            os.fchmod(file.fileno(), mode)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
