@@ -29,7 +29,22 @@ def registries(images: Iterable[str], mirror: str, known: Mapping[str, str]) -> 
         mirror if mirror and name in known else known.get(name, f"https://{name}")
         for name in map(registry, images)
     ]
-    return list(dict.fromkeys(f"{url.rstrip('/')}/v2/" for url in urls))
+    return list(dict.fromkeys(map(_api, urls)))
+
+
+def accounts(credentials: Mapping[str, Variables], mirror: str, known: Mapping[str, str]) -> dict[str, str]:
+    """Return USER:PASSWORD of registries with an account, by the addresses that `registries` returns."""
+    own = urlsplit(mirror).netloc
+    return {
+        _api(mirror if name == own else known.get(name, f"https://{name}")): (
+            f"{account['username']}:{account['password']}"
+        )
+        for name, account in credentials.items()
+    }
+
+
+def _api(url: str) -> str:
+    return f"{url.rstrip('/')}/v2/"
 
 
 def manifests(wanted: Iterable[Variables], base_url: str, cache: Path) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ansible import constants
 from ansible.parsing.dataloader import DataLoader
@@ -116,13 +115,9 @@ def machine_urls(variables: dict[str, Any], known: Chosen) -> list[str]:
 
 
 def accounts(known: Chosen) -> dict[str, str]:
-    """Return the accounts of registries, by the addresses at which machine_urls has them asked."""
+    """Return the accounts of the registries that machine_urls has asked."""
     mirror, names = known["container_runtime_registry_mirror"], known["container_runtime_registries"]
-    found = {}
-    for name, account in known["container_runtime_registry_credentials"].items():
-        url = mirror if mirror and urlsplit(mirror).netloc == name else names.get(name, f"https://{name}")
-        found[f"{url.rstrip('/')}/v2/"] = f"{account['username']}:{account['password']}"
-    return found
+    return sources.accounts(known["container_runtime_registry_credentials"], mirror, names)
 
 
 def controller_urls(variables: dict[str, Any], templar: Any) -> list[str]:
