@@ -4,8 +4,11 @@ import secrets
 import shlex
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from quote_platform import certificates
+import yaml
+
+from quote_platform import certificates, paths
 from quote_platform.lab import podman
 from quote_platform.lab.model import Lab, Node
 
@@ -18,13 +21,6 @@ SITES = {
     "apt.releases.hashicorp.com": "apt/hashicorp",
     "raw.githubusercontent.com": "manifests",
     "github.com": "manifests",
-}
-REGISTRIES = {
-    "registry-1.docker.io": "docker.io",
-    "ghcr.io": "ghcr.io",
-    "quay.io": "quay.io",
-    "docker.elastic.co": "docker.elastic.co",
-    "registry.k8s.io": "registry.k8s.io",
 }
 NGINX = """
 ssl_certificate /srv/outside/tls.crt;
@@ -69,6 +65,13 @@ systemctl reload ssh
 """
 
 
+def registries() -> dict[str, str]:
+    """Return the hosts of the registries that machines know, and how images' names call them."""
+    role = paths.repository() / "roles" / "container_runtime"
+    known = yaml.safe_load((role / "defaults" / "main.yml").read_text())["container_runtime_registries"]
+    return {str(urlsplit(url).hostname): name for name, url in known.items()}
+
+
 def _secret(file: Path) -> str:
     """Return a password that is made once, of letters and digits, since the proxy knows no others."""
     if not file.is_file():
@@ -82,11 +85,11 @@ def prepare(home: Path) -> None:
     folder = home / "outside"
     names = upstream()
     sites = [SITE.format(host=host, folder=path) for host, path in SITES.items()]
-    registries = [
+    sites += [
         REGISTRY.format(host=host, name=name, who=WHO if host == PRIVATE else "")
-        for host, name in REGISTRIES.items()
+        for host, name in registries().items()
     ]
-    (folder / "sites.conf").write_text("".join([NGINX, *sites, *registries]))
+    (folder / "sites.conf").write_text("".join([NGINX, *sites]))
     (folder / "proxy.conf").write_text(PROXY.format(port=PROXY_PORT, password=_secret(home / "proxy")))
     (folder / "accounts").write_text(f"puller:{{PLAIN}}{_secret(home / 'registry')}\n")
     _secret(home / "sudo")
@@ -99,7 +102,7 @@ def prepare(home: Path) -> None:
 
 def upstream() -> list[str]:
     """Return the names of upstream's hosts, which only the proxy knows."""
-    return ["pkgs.k8s.io", *SITES, *REGISTRIES]
+    return ["pkgs.k8s.io", *SITES, *registries()]
 
 
 def proxy(lab: Lab, home: Path) -> str:
