@@ -1,16 +1,16 @@
 """The Lease in the cluster, against a small server that keeps the API's rules of versions and conflicts."""
 
-import json
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from api_double import ApiHandler
 
 from quote_platform.jobs import lease
 from quote_platform.jobs.definition import plan
@@ -48,20 +48,11 @@ class Server(ThreadingHTTPServer):
             self.put(self.lease | {"spec": self.lease["spec"] | spec})
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(ApiHandler):
     server: Server
 
-    def answer(self, status: int, body: Any) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
     def handle_one(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        body: dict[str, Any] = json.loads(self.rfile.read(length)) if length else {}
+        body = self.given()
         with self.server.guard:
             held = self.server.lease
             if self.server.broken:
@@ -81,9 +72,6 @@ class Handler(BaseHTTPRequestHandler):
                     self.answer(200, self.server.put(body))
 
     do_GET = do_POST = do_PUT = handle_one
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from api_double import ApiHandler
 from typer.testing import CliRunner
 
 from quote_platform.cli import app
@@ -39,20 +40,11 @@ class Server(ThreadingHTTPServer):
         self.answers = []  # what it answers instead of doing what it is asked for
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(ApiHandler):
     server: Server
 
-    def answer(self, status: int, body: Any) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
     def handle_one(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        body: dict[str, Any] = json.loads(self.rfile.read(length)) if length else {}
+        body = self.given()
         server = self.server
         if server.answers:
             self.answer(server.answers.pop(0), {})
@@ -71,9 +63,6 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, server.found)
 
     do_GET = do_POST = do_PATCH = handle_one
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.fixture
