@@ -29,7 +29,8 @@ def test_data_outlives_the_pod(cluster: Cluster, namespace: str, pod: MakePod) -
             IMAGE,
             "sh",
             "-c",
-            f"{script} && sleep 600",
+            script,
+            restartPolicy="Never",
             volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
             container={
                 "volumeMounts": [{"name": "data", "mountPath": "/data"}],
@@ -37,7 +38,8 @@ def test_data_outlives_the_pod(cluster: Cluster, namespace: str, pod: MakePod) -
             },
         )
         cluster.apply(namespace, spec)
-        cluster.wait(f"--namespace={namespace} --for=condition=Ready pod/{name}", 120)
+        # A running container may not have come to its first line yet; one that has ended has written all.
+        cluster.wait(f"--namespace={namespace} --for=jsonpath='{{.status.phase}}'=Succeeded pod/{name}", 120)
 
     use("first", "echo kept > /data/word")
     assert cluster.get(f"persistentvolumeclaim data --namespace={namespace}")["status"]["phase"] == "Bound"
