@@ -50,6 +50,7 @@ MOLECULE_LANES = {
         "validate",
         "pod_network",
         "worker",
+        "node_settings",
         "upgrade",
         "component",
         "object_store",

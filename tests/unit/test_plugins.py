@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from plugins.modules import probe_node, write_node_files
-from quote_platform import aws, certificates, component, object_store, upgrade, vault
+from quote_platform import aws, certificates, component, node_settings, object_store, upgrade, vault
 from quote_platform.validation import task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +22,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "prune_components": component.PRUNE,
     "plan_upgrade": upgrade.PLAN,
     "probe_node": probe_node.SPEC,
+    "set_node_settings": node_settings.SPEC,
     "use_object_store": object_store.SPEC,
     "use_vault": vault.SPEC,
     "validate_input": task.INPUT,

@@ -1,0 +1,212 @@
+"""Labels, annotations and taints of nodes: what an inventory names is set, what it no longer names goes away.
+
+What others set stays. Which are ours is recorded on the node itself, in an annotation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kubernetes import client, config
+from kubernetes.client import ApiException
+from kubernetes.config import ConfigException
+from urllib3.exceptions import HTTPError
+
+Object = dict[str, Any]
+RECORD = "quote-platform/node-settings"
+TIMEOUT = (5, 30)  # seconds to connect, to answer
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+PREFIX = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*"
+KEY = re.compile(rf"((?=.{{1,253}}/){PREFIX}/)?{NAME}")
+A_KEY = "[DNS-NAME/]NAME, NAME of up to 63 letters"
+VALUE = re.compile(rf"({NAME})?")
+# The kubelet, kubeadm and the controller of nodes set them, and set them again.
+OTHERS = {
+    "kubernetes.io/hostname": "the kubelet sets it",
+    "kubernetes.io/os": "the kubelet sets it",
+    "kubernetes.io/arch": "the kubelet sets it",
+    "node-role.kubernetes.io/control-plane": "kubeadm sets it; control_plane_schedulable lets pods in",
+}
+SPEC: dict[str, Any] = {
+    "kubeconfig": {"type": "path", "required": True},
+    "nodes": {"type": "dict", "required": True},
+}
+
+
+class Refused(Exception):
+    """It cannot be done; the text says why."""
+
+
+def judge(given: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with `node_labels`, `node_annotations` and `node_taints` of a host."""
+    wrong = list[str]()
+    for name, what in (("node_labels", "a label"), ("node_annotations", "an annotation")):
+        for key, value in (given.get(name) or {}).items():
+            place = f"{name}.{key}"
+            if not KEY.fullmatch(str(key)):
+                wrong.append(f"{place}: is not {what}'s key; allowed is {A_KEY}")
+            elif why := _not_ours(str(key)):
+                wrong.append(f"{place}: {why}")
+            elif not isinstance(value, str):
+                wrong.append(f"{place}: {json.dumps(value)} is not text; write it in quotes")
+            elif name == "node_labels" and not VALUE.fullmatch(value):
+                wrong.append(f"{place}: {value!r}; allowed are up to 63 letters, digits, -, _ and .")
+    return wrong + list(_taints(given.get("node_taints") or []))
+
+
+def _taints(taints: list[Any]) -> Iterator[str]:
+    seen = set[tuple[str, str]]()
+    for index, taint in enumerate(taints):
+        place = f"node_taints[{index}]"
+        key, value, effect = str(taint.get("key", "")), taint.get("value", ""), str(taint.get("effect", ""))
+        if not KEY.fullmatch(key):
+            yield f"{place}.key: {key!r} is not a taint's key; allowed is {A_KEY}"
+        elif why := _not_ours(key, taint=True):
+            yield f"{place}.key: {key}: {why}"
+        if effect not in EFFECTS:
+            yield f"{place}.effect: {effect!r}; allowed is one of {', '.join(EFFECTS)}"
+        if not isinstance(value, str) or not VALUE.fullmatch(value):
+            yield f"{place}.value: {value!r}; allowed is text of up to 63 letters, digits, -, _ and ."
+        if unknown := sorted(set(taint) - {"key", "value", "effect"}):
+            yield f"{place}: {', '.join(unknown)}: no part of a taint; allowed are key, value and effect"
+        if (key, effect) in seen:
+            yield f"{place}: {key} with {effect} is named twice; a node has it once"
+        seen.add((key, effect))
+
+
+def _not_ours(key: str, taint: bool = False) -> str:
+    """Return who else sets a key."""
+    if key.startswith("quote-platform/"):
+        return "the platform keeps it"
+    if taint and key.startswith("node.kubernetes.io/"):
+        return "Kubernetes sets it, by the state of the node"
+    return OTHERS.get(key, "")
+
+
+def patch(node: Object, wanted: Object) -> Object:
+    """Return the merge patch that gives a node what is wanted; empty if it has it."""
+    metadata = node["metadata"]
+    recorded = json.loads((metadata.get("annotations") or {}).get(RECORD, "{}"))
+    changed: Object = {}
+    record: Object = {}
+    for part in ("labels", "annotations"):
+        now, want = metadata.get(part) or {}, dict(wanted.get(part) or {})
+        record[part] = sorted(want)
+        gone = {key: None for key in recorded.get(part, []) if key in now and key not in want}
+        changed[part] = {key: value for key, value in want.items() if now.get(key) != value} | gone
+    taints, record["taints"] = _merged(node, wanted, recorded)
+    text = json.dumps(record, sort_keys=True) if any(record.values()) else None
+    if (metadata.get("annotations") or {}).get(RECORD) != text:
+        changed["annotations"][RECORD] = text
+    found: Object = {"metadata": {part: value for part, value in changed.items() if value}}
+    if taints is not None:
+        found["spec"] = {"taints": taints}
+    return found if found["metadata"] or taints is not None else {}
+
+
+def _merged(node: Object, wanted: Object, recorded: Object) -> tuple[list[Object] | None, list[str]]:
+    """Return all taints as they should be, or None if they are so, and the names of ours."""
+    now = node.get("spec", {}).get("taints") or []
+    want = {
+        _name(one): {key: one[key] for key in ("key", "value", "effect") if one.get(key)}
+        for one in wanted.get("taints") or []
+    }
+    ours = {*recorded.get("taints", []), *want}
+    same = {_name(one): {key: one[key] for key in ("key", "value", "effect") if one.get(key)} for one in now}
+    if {name: one for name, one in same.items() if name in ours} == want:
+        return None, sorted(want)
+    return [one for one in now if _name(one) not in ours] + list(want.values()), sorted(want)
+
+
+def _name(taint: Object) -> str:
+    return f"{taint['key']}:{taint['effect']}"
+
+
+def reconcile(given: Object, dry_run: bool) -> Object:
+    """Bring nodes to what is wanted of them; return the result of a task."""
+    wanted: dict[str, Object] = given["nodes"]
+    nodes = Nodes(given["kubeconfig"], dry_run)
+    known = nodes.read()
+    if not dry_run and (strangers := sorted(set(wanted) - set(known))):
+        raise Refused(f"no nodes of the cluster: {', '.join(strangers)}; see kubectl get nodes")
+    diff = []
+    for name, want in wanted.items():
+        before = known.get(name, {"metadata": {}})
+        after = before
+        if change := patch(before, want):
+            after = nodes.change(before, want) if not dry_run else _applied(before, change)
+        if (shown := (_shown(before), _shown(after))) != ("", "") and shown[0] != shown[1]:
+            header = f"Node {name}"
+            diff.append(
+                {"before_header": header, "after_header": header, "before": shown[0], "after": shown[1]}
+            )
+    return {"changed": bool(diff), "diff": diff}
+
+
+def _applied(node: Object, change: Object) -> Object:
+    """Return what a node would be."""
+    metadata = dict(node["metadata"])
+    for part, values in change["metadata"].items():
+        merged = (metadata.get(part) or {}) | values
+        metadata[part] = {key: value for key, value in merged.items() if value is not None}
+    taints = change.get("spec", {}).get("taints", (node.get("spec") or {}).get("taints"))
+    return {"metadata": metadata, "spec": {"taints": taints}}
+
+
+def _shown(node: Object) -> str:
+    """Return what a difference shows of a node; what others write meanwhile is none of it."""
+    parts = {part: node["metadata"].get(part) for part in ("labels", "annotations")}
+    parts["taints"] = (node.get("spec") or {}).get("taints")
+    return (
+        yaml.safe_dump({key: value for key, value in parts.items() if value}) if any(parts.values()) else ""
+    )
+
+
+class Nodes:
+    """The nodes behind an API server, or none before there is a cluster."""
+
+    def __init__(self, kubeconfig: str, dry_run: bool) -> None:
+        self.api: Any = None
+        if dry_run and not Path(kubeconfig).is_file():
+            return
+        try:
+            self.api = client.CoreV1Api(config.new_client_from_config(kubeconfig))
+        except ConfigException as error:
+            raise Refused(f"{kubeconfig} cannot be used: {error}") from error
+
+    def read(self, name: str = "") -> dict[str, Object]:
+        """Return the nodes, or one, by their names, as the API server writes them."""
+        if not self.api:
+            return {}
+        selector = f"metadata.name={name}" if name else ""
+        try:
+            found = self.api.list_node(field_selector=selector, _request_timeout=TIMEOUT)
+        except (ApiException, HTTPError) as error:
+            raise Refused(f"the API server does not answer: {error}. Check it, then run again") from error
+        items = self.api.api_client.sanitize_for_serialization(found)["items"]
+        return {one["metadata"]["name"]: one for one in items}
+
+    def change(self, node: Object, wanted: Object) -> Object:
+        """Patch a node; where another has written it since it was read, look again."""
+        name = node["metadata"]["name"]
+        for _ in range(5):
+            change = patch(node, wanted)
+            if not change:
+                return node
+            change["metadata"]["resourceVersion"] = node["metadata"]["resourceVersion"]
+            try:
+                found = self.api.patch_node(name, change, _request_timeout=TIMEOUT)
+                return dict(self.api.api_client.sanitize_for_serialization(found))
+            except ApiException as error:
+                if error.status != 409:
+                    raise Refused(f"{name}: the API server answers {error.status}: {error.body}") from error
+            except HTTPError as error:
+                raise Refused(f"the API server does not answer: {error}. Check it, then run again") from error
+            node = self.read(name).get(name, node)
+        raise Refused(f"{name} is changed by another again and again: look who does")
