@@ -52,6 +52,7 @@ MOLECULE_LANES = {
         "worker",
         "node_settings",
         "upgrade",
+        "update_hosts",
         "component",
         "object_store",
         "storage",

@@ -13,6 +13,11 @@ options:
     type: list
     elements: str
     default: []
+  restarted:
+    description: Name of a node -> the second of the epoch in which it was restarted. What ran there before
+      must have started anew.
+    type: dict
+    default: {}
   timeout: {type: int, default: 600, description: Seconds until it fails and names what is not well.}
 author: [Quote Platform]
 """

@@ -48,7 +48,7 @@ def converged(part: Any) -> Iterator[str]:
             elif key in {"ansible.builtin.include_role", "ansible.builtin.import_role"}:
                 yield value["name"]
             elif key == "ansible.builtin.import_playbook":
-                yield Path(value).stem
+                yield Path(value).stem.replace("-", "_")
             else:
                 yield from converged(value)
 

@@ -1,13 +1,14 @@
 """The plan of an upgrade: what is done with which node, and every reason for which it is refused."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from quote_platform import upgrade
-from quote_platform.upgrade.cluster import _selector
+from quote_platform.upgrade.cluster import Cluster, _selector
 from quote_platform.upgrade.plan import Bounds, Findings, Machine, Member, Refused, Wanted, plan
 
 WANTED = Wanted(
@@ -61,6 +62,46 @@ def test_control_planes_go_first_and_workers_in_the_order_of_the_inventory() -> 
     )
 
 
+def test_updates_of_hosts_go_the_same_way_and_ask_for_no_version() -> None:
+    """Only what machines say is pending counts; a control plane may be left for another run."""
+    machines = [
+        replace(node("worker-1", "1.34.9"), pending=["2 packages: openssl 3.1, curl 8.2", "restart"]),
+        replace(node("master-1"), pending=["1 packages: openssl 3.1"]),
+        node("worker-2"),
+    ]
+    members = [*map(member, machines), member(node("master-2"))]
+    steps, notes = plan(machines, members, None, BOUNDS, Findings())
+    assert [step.line() for step in steps] == [
+        "1. master-1, drained: 1 packages: openssl 3.1",
+        "2. worker-1, drained: 2 packages: openssl 3.1, curl 8.2; restart",
+    ]
+    assert not any(step.kubeadm for step in steps)
+    assert notes == ["left as they are: master-2; the next run without --limit upgrades them"]
+
+
+def test_what_ran_before_a_restart_is_not_taken_for_running() -> None:
+    def pod(name: str, started: int | None) -> Any:
+        running = started and SimpleNamespace(started_at=datetime.fromtimestamp(started, UTC))
+        status = SimpleNamespace(state=SimpleNamespace(running=running))
+        return SimpleNamespace(
+            metadata=SimpleNamespace(namespace="kube-system", name=name),
+            status=SimpleNamespace(container_statuses=[status]),
+        )
+
+    asked = []
+
+    def listed(field_selector: str, **_: Any) -> Any:
+        asked.append(field_selector)
+        return SimpleNamespace(items=[pod("before", 90), pod("after", 110), pod("not-yet", None)])
+
+    cluster = Cluster.__new__(Cluster)
+    cluster.core = SimpleNamespace(list_pod_for_all_namespaces=listed)
+    assert cluster.stale({"worker-1": 100}) == [
+        "Pod kube-system/before (not seen since worker-1 was restarted)"
+    ]
+    assert asked == ["spec.nodeName=worker-1,status.phase=Running"]
+
+
 def test_an_upgraded_cluster_has_no_steps() -> None:
     assert planned(node("master-1", "1.36.3"), node("worker-1", "1.36.3")) == []
 
@@ -69,7 +110,7 @@ def test_a_run_that_was_killed_is_gone_on_with() -> None:
     done, half = node("master-1", "1.36.3"), node("worker-1", "1.36.3")
     steps, _ = plan([done, half], [member(done), member(half, marked=True)], WANTED, BOUNDS, Findings())
     assert [step.line() for step in steps] == [
-        "1. worker-1, drained: back into service, which an upgrade before this one took it out of"
+        "1. worker-1, drained: back into service, which a run before this one took it out of"
     ]
     # It comes first, and what waits for it keeps nobody.
     found = Findings(budgets={"worker-0": ["a budget"]}, databases=["PostgreSQL is short"])

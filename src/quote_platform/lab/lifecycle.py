@@ -176,6 +176,8 @@ def _start(lab: Lab, node: Node, image_name: str) -> None:
     # All that podman's --systemd brings, but for a mount of the host's tree of control groups (version 1):
     # there the kubelet of one node takes the pods of the others for orphans.
     arguments += ["--systemd", "false", "--stop-signal", "SIGRTMIN+3"]
+    # Of a systemd that restarts, a container only ends; one that is killed or stopped stays off.
+    arguments += ["--restart", "on-failure"]
     temporary = "/tmp:noexec" if lab.hostile else "/tmp"  # noqa: S108 (the node's)
     for memory in ("/run", "/run/lock", temporary, "/var/log/journal"):
         arguments += ["--tmpfs", memory]

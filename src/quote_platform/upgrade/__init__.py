@@ -17,9 +17,9 @@ from quote_platform.upgrade.plan import Refused
 __all__ = ["HOLD", "PLAN", "WAIT", "Refused", "hold", "plan", "wait"]
 KUBECONFIG = {"kubeconfig": {"type": "path", "required": True}}
 PLAN: dict[str, Any] = KUBECONFIG | {
-    "version": {"type": "str", "required": True},
-    "packages": {"type": "dict", "required": True},
-    "images": {"type": "list", "elements": "str", "required": True},
+    "version": {"type": "str", "default": ""},
+    "packages": {"type": "dict", "default": {}},
+    "images": {"type": "list", "elements": "str", "default": []},
     "nodes": {
         "type": "list",
         "elements": "dict",
@@ -36,6 +36,7 @@ PLAN: dict[str, Any] = KUBECONFIG | {
 }
 WAIT: dict[str, Any] = KUBECONFIG | {
     "known": {"type": "list", "elements": "str", "default": []},
+    "restarted": {"type": "dict", "default": {}},
     "timeout": {"type": "int", "default": 600},
 }
 HOLD: dict[str, Any] = KUBECONFIG | {"held": {"type": "bool", "required": True}}
@@ -70,6 +71,7 @@ def machine(said: dict[str, Any]) -> planning.Machine:
         images=_of(said, "image"),
         outdated=_of(said, "outdated"),
         unfinished="unfinished" in said["state"],
+        pending=_of(said, "pending"),
         free_mib=int(next(iter(_of(said, "free")), "0")),
         silent=said["silent"],
     )
@@ -78,12 +80,13 @@ def machine(said: dict[str, Any]) -> planning.Machine:
 def plan(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
     """Return the steps of an upgrade, and what a person reads of it."""
     machines = [machine(one) for one in given["nodes"]]
-    wanted = planning.Wanted(given["version"], given["packages"], given["images"])
+    version = given["version"]
+    wanted = planning.Wanted(version, given["packages"], given["images"]) if version else None
     bounds = planning.Bounds(given["free_mib"], given["batch"])
     with _answered(given["kubeconfig"]) as cluster:
         members = cluster.members()
         audit = [line for one in given["nodes"] for line in _of(one, "audit")]
-        findings = cluster.findings(given["version"], audit)
+        findings = cluster.findings(version, audit)
         steps, notes = planning.plan(machines, members, wanted, bounds, findings)
         # What waits for a node that is drained will be well.
         unwell = cluster.unwell() if steps and not any(step.marked for step in steps) else []
@@ -95,6 +98,7 @@ def plan(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
         "kubeadm": [step.name for step in steps if step.kubeadm],
         "lines": [step.line() for step in steps] + notes,
         "unwell": unwell,
+        "kubelets": {member.name: member.kubelet.removeprefix("v") for member in members},
     }
 
 
@@ -102,7 +106,7 @@ def wait(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
     """Wait until all workloads are well that were."""
     if not dry_run:
         with _answered(given["kubeconfig"]) as cluster:
-            cluster.wait(given["timeout"], given["known"])
+            cluster.wait(given["timeout"], given["known"], given["restarted"])
     return {"changed": False}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kubernetes import client, config
@@ -50,7 +50,7 @@ class Cluster:
         ]
 
     def findings(self, version: str, audit: Iterable[str]) -> Findings:
-        """Return what stands in the way of draining nodes, and of a version."""
+        """Return what stands in the way of draining nodes, and of a version where one is meant."""
         pods = self.core.list_pod_for_all_namespaces(_request_timeout=TIMEOUT).items
         databases = self._databases()
         found = Findings(
@@ -60,7 +60,7 @@ class Cluster:
                 for name, (ready, wanted) in databases.items()
                 if ready < wanted
             ],
-            deprecated=self._deprecated(version, list(audit)),
+            deprecated=self._deprecated(version, list(audit)) if version else [],
         )
         for pod in pods:
             if pod.spec.node_name and _evicted(pod) and not pod.metadata.owner_references:
@@ -158,14 +158,35 @@ class Cluster:
         ]
         return found
 
-    def wait(self, timeout: float, known: Iterable[str]) -> list[str]:
+    def stale(self, restarted: Mapping[str, float]) -> list[str]:
+        """Return the pods of nodes, by the second in which each was restarted, that are known from before it.
+
+        Until a kubelet has said otherwise, what ran before passes for running.
+        """
+        found = list[str]()
+        for node, second in restarted.items():
+            selector = f"spec.nodeName={node},status.phase=Running"
+            pods = self.core.list_pod_for_all_namespaces(field_selector=selector, _request_timeout=TIMEOUT)
+            found += [
+                f"Pod {_name(pod)} (not seen since {node} was restarted)"
+                for pod in pods.items
+                if any(
+                    one.state.running and one.state.running.started_at.timestamp() < float(second)
+                    for one in pod.status.container_statuses or []
+                )
+            ]
+        return found
+
+    def wait(
+        self, timeout: float, known: Iterable[str], restarted: Mapping[str, float] | None = None
+    ) -> list[str]:
         """Wait until all workloads are well but those that were not before; return these."""
         names = {_workload(line) for line in known}
         deadline = time.monotonic() + timeout
         unwell = ["the API server has not answered"]
         while True:
             try:
-                unwell = self.unwell()
+                unwell = [*self.stale(restarted or {}), *self.unwell()]
             except (ApiException, HTTPError) as error:  # it may be restarting
                 unwell = [f"the API server does not answer: {type(error).__name__}"]
             waited_for = [line for line in unwell if _workload(line) not in names]

@@ -1,4 +1,7 @@
-"""The plan of an upgrade: which nodes, in which order, from what to what; and everything that forbids it."""
+"""The plan of an upgrade, or of updates of the hosts: which nodes, in which order, what is done with each.
+
+And everything that forbids it.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ class Machine:
     images: list[str] = field(default_factory=list)
     outdated: list[str] = field(default_factory=list)
     unfinished: bool = False  # kubeadm was cut off
+    pending: list[str] = field(default_factory=list)  # what else is to be done with it, each a phrase
     free_mib: int = 0
     # Why it says nothing.
     silent: str = ""
@@ -96,11 +100,14 @@ def order(version: str) -> tuple[int, ...]:
 def plan(
     machines: list[Machine],
     members: list[Member],
-    wanted: Wanted,
+    wanted: Wanted | None,
     bounds: Bounds,
     findings: Findings,
 ) -> tuple[list[Step], list[str]]:
-    """Return the steps in their order, and what a person should know; raise Refused with every reason."""
+    """Return the steps in their order, and what a person should know; raise Refused with every reason.
+
+    Without `wanted`, no version of Kubernetes is meant: only what machines say is pending.
+    """
     by_name = {member.name: member for member in members}
     ours = [machine for machine in machines if machine.silent or machine.name in by_name]
     notes = [
@@ -113,10 +120,10 @@ def plan(
         names = ", ".join(sorted(member.name for member in left))
         notes.append(f"left as they are: {names}; the next run without --limit upgrades them")
     steps = _steps(ours, by_name, wanted, bounds)
-    planes = [member.name for member in left if member.control_plane and steps]
+    planes = [member.name for member in left if member.control_plane and steps and wanted]
     if wrong := [
-        *_versions(ours, by_name, wanted),
-        *_nodes(ours, by_name, steps, bounds),
+        *(_versions(ours, by_name, wanted) if wanted else []),
+        *_nodes(ours, by_name, steps, bounds, together=wanted is not None),
         *(
             f"{name} is left out: all control planes are upgraded in one run, before workers"
             for name in planes
@@ -128,13 +135,16 @@ def plan(
     return steps, notes
 
 
-def _steps(machines: list[Machine], members: dict[str, Member], wanted: Wanted, bounds: Bounds) -> list[Step]:
+def _steps(
+    machines: list[Machine], members: dict[str, Member], wanted: Wanted | None, bounds: Bounds
+) -> list[Step]:
     """Return control planes one by one, then workers in batches; of each those first that are drained."""
     found = [
         Step(
             name=machine.name,
             control_plane=machine.control_plane,
-            kubeadm=machine.control_plane
+            kubeadm=wanted is not None
+            and machine.control_plane
             and (machine.unfinished or not set(wanted.images) <= set(machine.images)),
             changes=changes,
             marked=members[machine.name].marked,
@@ -159,8 +169,16 @@ def batch_size(batch: str, workers: int) -> int:
     return max(1, math.floor(workers * number / 100)) if found[2] else number
 
 
-def _changes(machine: Machine, member: Member, wanted: Wanted) -> list[str]:
+def _changes(machine: Machine, member: Member, wanted: Wanted | None) -> list[str]:
     """Return what is to be done with a node; empty if it is as it should be."""
+    found = [*machine.pending, *(_moves(machine, member, wanted) if wanted else [])]
+    if member.marked:
+        found.append("back into service, which a run before this one took it out of")
+    return found
+
+
+def _moves(machine: Machine, member: Member, wanted: Wanted) -> list[str]:
+    """Return what brings a node to the pins."""
     moves: dict[str, list[str]] = {}
     for name, version in wanted.packages.items():
         installed = machine.packages.get(name, "")
@@ -176,8 +194,6 @@ def _changes(machine: Machine, member: Member, wanted: Wanted) -> list[str]:
         found.append(f"restart of kubelet, which runs as {member.kubelet}")
     if machine.unfinished:
         found.append("the rest of a kubeadm that was interrupted")
-    if member.marked:
-        found.append("back into service, which an upgrade before this one took it out of")
     return found
 
 
@@ -226,12 +242,12 @@ def _versions(machines: list[Machine], members: dict[str, Member], wanted: Wante
 
 
 def _nodes(
-    machines: list[Machine], members: dict[str, Member], steps: list[Step], bounds: Bounds
+    machines: list[Machine], members: dict[str, Member], steps: list[Step], bounds: Bounds, together: bool
 ) -> Iterable[str]:
     for machine in machines:
         leave = (
             f"bring it back, or leave it for the next run with --limit 'all:!{machine.name}'"
-            if not machine.control_plane
+            if not (machine.control_plane and together)
             else "repair it first: all control planes are upgraded in one run"
         )
         if machine.silent:
