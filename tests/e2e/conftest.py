@@ -39,6 +39,7 @@ MINUTES = {
     "hostile": 20,
     "platform": 0,
     "recovery": 5,
+    "power_loss": 25,
     "dashboards": 3,
     "logging": 3,
     "monitoring": 3,
@@ -136,9 +137,9 @@ class Machines:
         """Run kubectl on a control plane."""
         return self.ssh(node, f"kubectl --kubeconfig /etc/kubernetes/admin.conf {arguments}", check=check)
 
-    def off(self, node: str) -> None:
-        """Switch a node off, as a power cut does."""
-        self.command("quote-platform", "lab", "stop", "--name", self.name, node)
+    def off(self, *nodes: str) -> None:
+        """Switch nodes off at once, as a power cut does."""
+        self.command("quote-platform", "lab", "stop", "--name", self.name, *nodes)
 
     def on(self, node: str) -> None:
         """Switch a node on again."""

@@ -238,11 +238,12 @@ def node_of(lab: Lab, name: str) -> Node:
     return found
 
 
-def switch_off(lab: Lab, node: Node) -> None:
-    """Switch a node off as a power cut does."""
-    if podman.containers(lab.name).get(node.name) == "running":
-        podman.run("kill", node.name)
-        podman.run("wait", node.name)
+def switch_off(lab: Lab, *nodes: Node) -> None:
+    """Switch nodes off as a power cut does, all of them at once."""
+    found = podman.containers(lab.name)
+    if running := [node.name for node in nodes if found.get(node.name) == "running"]:
+        podman.run("kill", *running)
+        podman.run("wait", *running)
 
 
 def switch_on(lab: Lab, node: Node) -> None:
