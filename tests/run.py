@@ -153,7 +153,14 @@ def lint() -> list[Step]:
         Step("lint", "mypy", ["mypy"], 8),
         Step("lint", "yamllint", ["yamllint", "--strict", "."], 3),
         Step("lint", "shellcheck", ["shellcheck", "--external-sources", *shell_scripts()], 2),
-        Step("lint", "ansible-lint", ["ansible-lint", "--offline"], 16),
+        Step(
+            "lint",
+            "ansible-lint",
+            [sys.executable, "tests/ansible_lint.py", "--offline"],
+            16,
+            # Else ansible-lint, which names no inventory, takes every imported playbook for a broken one.
+            env={"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "False"},
+        ),
     ]
 
 
