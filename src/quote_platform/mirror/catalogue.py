@@ -159,6 +159,11 @@ def versions(kubernetes: str = "") -> dict[str, Any]:
     raw: dict[str, Any] = yaml.safe_load(path.read_text())
     if kubernetes:
         raw |= other_kubernetes()[kubernetes]
+    return rendered(raw)
+
+
+def rendered(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return variables with their templates resolved, which name others of them."""
     return {name: _render(value, raw) for name, value in raw.items()}
 
 

@@ -18,6 +18,7 @@ from threading import Lock
 import httpx
 
 from quote_platform import paths
+from quote_platform.images import untagged
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror import progress
 from quote_platform.mirror.storage import MirrorError, RefusedError, root
@@ -407,7 +408,8 @@ class Source:
     # --- images -----------------------------------------------------------------------------------------
 
     def image_key(self, image: cat.Image) -> str:
-        """Return the hash of an image's recipe."""
+        """Return the hash of an image's recipe. A digest is its publisher's, and no part of it."""
+        image = image.model_copy(update={"image": ":".join(untagged(image.image))})
         recipes = sorted({file.split("/")[0] for files in image.files.values() for file in files})
         parts: list[object] = [image, [self.binaries_key(recipe) for recipe in recipes]]
         if image.root:
