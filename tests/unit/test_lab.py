@@ -324,7 +324,7 @@ def test_the_first_answer_is_timed_and_told(checkout: Path, monkeypatch: pytest.
     lab = Lab(name="ci")
     home = lifecycle.state("ci")
     home.mkdir(parents=True)
-    (checkout / "group_vars" / "all").mkdir(parents=True)
+    (checkout / "group_vars" / "all").mkdir(parents=True, exist_ok=True)
     (checkout / "group_vars" / "all" / "main.yml").write_text("application_host: shop.example.com\n")
     (home / "answered").write_text("7\n")  # of an earlier run
     asked: list[tuple[str, dict[str, str]]] = []

@@ -36,7 +36,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Say what is wrong in one sentence, and end with status 2."""
+    """Say what is wrong in one sentence, and end with status 2; shared by all commands of delivery."""
     try:
         yield
     except DeliveryError as error:

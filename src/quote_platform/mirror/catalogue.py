@@ -113,6 +113,25 @@ class Image(Needed):
     environment: dict[str, str] = {}
     user: str = ""
 
+    def settings(self) -> dict[str, Any]:
+        """Return how it runs, by OCI's names; an application runs as its container file says."""
+        environment, user, entrypoint = dict(self.environment), self.user, self.entrypoint
+        found: dict[str, Any] = {}
+        if self.application:
+            environment["NODE_ENV"] = "production"
+            user = user or "1000:1000"
+            entrypoint = entrypoint or ["node", "src/main.js"]
+            found["WorkingDir"] = "/app"
+        if environment:
+            found["Env"] = [f"{key}={value}" for key, value in environment.items()]
+        if user:
+            found["User"] = user
+        if entrypoint:
+            found["Entrypoint"] = entrypoint
+        if self.command:
+            found["Cmd"] = self.command
+        return found
+
 
 class Manifest(Entry):
     """A release manifest by URL; without a checksum the first one fetched is the one."""
