@@ -4,6 +4,7 @@ import typer
 
 from quote_platform.aws.cli import show as cost
 from quote_platform.delivery.cli import pins
+from quote_platform.delivery.prune_cli import registry
 from quote_platform.delivery.release_cli import release
 from quote_platform.jobs.cli import app as job
 from quote_platform.lab.cli import app as lab
@@ -28,6 +29,7 @@ app.add_typer(
 app.add_typer(roles, name="roles", help="Documentation of the roles.")
 app.add_typer(pins, name="pins", help="Compare versions.yml with registries and publishers; pin by digest.")
 app.add_typer(release, name="release", help="Build the project's images from a commit, push, sign, verify.")
+app.add_typer(registry, name="registry", help="Keep the newest images of a registry, and what is used.")
 app.command(name="cost")(cost)
 app.add_typer(proof, name="proof", help="Record which claims of the README have been proven, and when.")
 
