@@ -332,7 +332,16 @@ def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         signature.private_key(tmp_path / "key")
     with pytest.raises(DeliveryError, match="not a public key"):
         signature.public_key(tmp_path / "key")
-    weak = ["openssl", "ecparam", "-name", "secp384r1", "-genkey", "-noout", "-out", tmp_path / "other"]
+    weak: list[str | Path] = [
+        "openssl",
+        "ecparam",
+        "-name",
+        "secp384r1",
+        "-genkey",
+        "-noout",
+        "-out",
+        tmp_path / "other",
+    ]
     subprocess.run(weak, check=True)
     with pytest.raises(DeliveryError, match="allowed is a key on the curve P-256"):
         signature.private_key(tmp_path / "other")

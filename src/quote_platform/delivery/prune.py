@@ -145,9 +145,7 @@ def _version(repository: Repository, digest: str, tags: list[str]) -> Version:
     except (KeyError, ValueError, AttributeError):
         created = ""
     if not created:
-        raise DeliveryError(
-            f"{repository.name}:{tags[0]}: says not when it was made, so nothing is deleted"
-        )
+        raise DeliveryError(f"{repository.name}:{tags[0]}: says not when it was made, so nothing is deleted")
     return Version(digest, tuple(tags), created, frozenset(covers))
 
 

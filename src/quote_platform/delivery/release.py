@@ -186,15 +186,7 @@ def push(release: Release, repository: Repository, key: signature.Private | None
     attached = {entry.get("artifactType") for entry in repository.referrers(digest)} if there else set()
     # The tag comes last: who finds it finds all of it.
     repository.put_manifest(release.built.manifest, MANIFEST)
-    asked = {
-        "image": release.name,
-        "tag": release.tag,
-        "revision": release.commit.revision,
-        "source": release.source,
-    }
-    statement = documents.provenance(
-        (repository.name, digest), asked, list(release.materials), release.sbom, builder or BUILDER
-    )
+    told = statement(release, repository, builder)
     subject, created = release.built.descriptor, {"org.opencontainers.image.created": release.commit.created}
     changed = there != digest
     if documents.CYCLONEDX not in attached:
@@ -202,7 +194,7 @@ def push(release: Release, repository: Repository, key: signature.Private | None
         changed = True
     kind = signature.ENVELOPE if key else signature.STATEMENT
     if (not _told(repository, digest, key.public_key())) if key else kind not in attached:
-        content = signature.envelope(statement, key) if key else canonical(statement)
+        content = signature.envelope(told, key) if key else canonical(told)
         notes = created | {"in-toto.io/predicate-type": documents.PROVENANCE}
         repository.attach(subject, kind, content, kind, notes)
         changed = True
@@ -210,6 +202,18 @@ def push(release: Release, repository: Repository, key: signature.Private | None
         changed |= signature.sign(repository, digest, key)
     repository.put_manifest(release.built.manifest, MANIFEST, release.tag)
     return changed
+
+
+def statement(release: Release, repository: Repository, builder: str = "") -> dict[str, Any]:
+    """Return the provenance of a release that is pushed to a repository."""
+    asked = {
+        "image": release.name,
+        "tag": release.tag,
+        "revision": release.commit.revision,
+        "source": release.source,
+    }
+    subject = (repository.name, release.built.digest)
+    return documents.provenance(subject, asked, list(release.materials), release.sbom, builder or BUILDER)
 
 
 @dataclass(frozen=True)
@@ -239,15 +243,15 @@ def verify(
     for one in [manifest.get("config", {}), *(manifest.get("layers", []) if layers else [])]:
         repository.blob(str(one.get("digest")))
     found = {entry.get("artifactType"): entry for entry in repository.referrers(digest)}
-    if not (statement := _told(repository, digest, key)):
+    if not (provenance := _told(repository, digest, key)):
         raise RefusedError(f"{told}: no provenance of it is attached that this key has signed")
     if documents.CYCLONEDX not in found:
         raise RefusedError(f"{told}: no SBOM is attached")
     sbom = _document(repository, found[documents.CYCLONEDX]["digest"])
-    run = statement["predicate"]["runDetails"]
+    run = provenance["predicate"]["runDetails"]
     if signature.content_digest(sbom) not in [one["digest"] for one in run["byproducts"]]:
         raise RefusedError(f"{told}: its SBOM is not the one that its provenance names")
-    revision = statement["predicate"]["buildDefinition"]["externalParameters"]["revision"]
+    revision = provenance["predicate"]["buildDefinition"]["externalParameters"]["revision"]
     return Verified(told, revision, run["builder"]["id"], len(json.loads(sbom)["components"]))
 
 
@@ -257,15 +261,15 @@ def _told(repository: Repository, digest: str, key: signature.Public) -> dict[st
         if entry.get("artifactType") != signature.ENVELOPE:
             continue
         try:
-            statement = signature.opened(_document(repository, entry["digest"]), key, entry["digest"])
+            found = signature.opened(_document(repository, entry["digest"]), key, entry["digest"])
         except RefusedError:
             continue
-        subjects = [one.get("digest") for one in statement.get("subject", [])]
+        subjects = [one.get("digest") for one in found.get("subject", [])]
         if (
-            statement.get("predicateType") == documents.PROVENANCE
+            found.get("predicateType") == documents.PROVENANCE
             and {"sha256": digest.removeprefix("sha256:")} in subjects
         ):
-            return statement
+            return found
     return {}
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from quote_platform.delivery import DeliveryError, oci, signature
+from quote_platform.delivery import DeliveryError, environment, oci, signature
 from quote_platform.delivery import release as releasing
 from quote_platform.delivery.cli import Authority, Inventory, console, told
 from quote_platform.delivery.settings import settings, versions_file
@@ -87,6 +87,9 @@ def push(
         ),
     ] = False,
     builder: Annotated[str, typer.Option(help="URL of who builds, for the provenance.")] = "",
+    documents: Annotated[
+        Path | None, typer.Option(help="Folder for each image's SBOM and provenance, for other tools.")
+    ] = None,
     pin: Annotated[bool, typer.Option("--pin", help="Write name, tag and digest into versions.yml.")] = False,
     inventory: Inventory = None,
     authority: Authority = None,
@@ -113,6 +116,12 @@ def push(
                 reference = Reference.parse(f"{repository.name}:{built.tag}@{built.built.digest}")
                 if private:
                     releasing.verify(reference, repository, private.public_key(), layers=False)
+                if documents:
+                    documents.mkdir(parents=True, exist_ok=True)
+                    (documents / f"{name}.cdx.json").write_bytes(built.sbom)
+                    statement = releasing.statement(built, repository, builder)
+                    told_of = json.dumps(statement["predicate"])
+                    (documents / f"{name}.provenance.json").write_text(told_of)
                 if pin:
                     releasing.pin(versions, built, repository)
                     versions = Versions(versions_file())
@@ -155,3 +164,43 @@ def verify(
         f"{found.image}: signed; of commit {found.revision}, built by {found.builder}, "
         f"{found.components} components"
     )
+
+
+Target = Annotated[Path, typer.Option("-i", "--inventory", help="Folder of the environment's inventory.")]
+
+
+@release.command()
+def promote(
+    *,
+    image: Annotated[list[str], typer.Argument(help="REGISTRY/NAME:TAG@DIGEST, one or more.")],
+    inventory: Target,
+) -> None:
+    """Write images into an environment's inventory; the commit of it is the deployment."""
+    with told():
+        try:
+            references = [Reference.parse(one) for one in image]
+        except ValueError as error:
+            raise DeliveryError(str(error)) from error
+        changed = environment.promote(inventory, references)
+    _changed(changed, inventory)
+
+
+@release.command()
+def rollback(
+    *,
+    inventory: Target,
+    to: Annotated[
+        str, typer.Option(help="The images of this commit, in place of those before the last.")
+    ] = "",
+) -> None:
+    """Write the images that an environment had before; the commit of it is the rollback."""
+    with told():
+        changed = environment.rollback(inventory, to)
+    _changed(changed, inventory)
+
+
+def _changed(changed: dict[str, str], inventory: Path) -> None:
+    for name, text in changed.items():
+        _say(f"{inventory}: {name}: {text}")
+    if not changed:
+        _say(f"{inventory}: has these images already")
