@@ -302,6 +302,9 @@ def test_the_command_says_by_its_status_what_it_found(
     rows = {row["variable"]: row for row in json.loads(found.stdout)["pins"]}
     assert rows["one_image"]["state"] == "unpinned"
     assert rows["one_image"]["differs"]
+    told = json.loads(run("check", "--only", "three", "--signatures", "--json").stdout)["pins"]
+    assert [row["signed"] for row in told] == ["none"]
+    assert "signed" in run("check", "--only", "three", "--signatures").output
     left = run("update")
     assert left.exit_code == 1, "a manifest with another content is left"
     assert "2 pins were written" in left.output

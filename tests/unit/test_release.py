@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 from quote_platform import paths
 from quote_platform.delivery import DeliveryError, RefusedError, documents, oci, release_cli, signature
 from quote_platform.delivery import release as releasing
+from quote_platform.delivery.pins import Signatures
 from quote_platform.delivery.registry import Access, Repository, canonical, digest
 from quote_platform.delivery.release import Release
 from quote_platform.images import Reference
-from quote_platform.mirror import publish
+from quote_platform.mirror import catalogue, publish, source
 
 STATUS = """\
 Package: libssl3
@@ -347,6 +348,42 @@ def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         signature.private_key(tmp_path / "other")
 
 
+def test_pins_tell_who_has_signed(
+    clone: Path, registry: Registry, keys: dict[str, signature.Private]
+) -> None:
+    registry.image("team/other", "1")
+    with (
+        pushed(registry, keys["ours"]) as (_, repository, reference),
+        Access().repository(f"http://{registry.address}", "team/other") as other,
+    ):
+        where = (repository, reference.digest), (other, other.resolve("1"))
+        found = {
+            name: [Signatures(keys[name].public_key()).of(*one) for one in where]
+            for name in ("ours", "others")
+        }
+    assert found == {"ours": ["by the key", "none"], "others": ["attached", "none"]}
+
+
+def test_an_archive_of_the_commits_time_makes_another_root(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = releasing.Commit("a" * 40, EPOCH)
+    assert made.archive(releasing.SNAPSHOTS) == "https://snapshot.debian.org/archive/debian/20231114T221320Z/"
+    known = catalogue.load()
+    usual = known.roots["node"]
+    dated = catalogue.DatedRoot(**usual.model_dump(), archive=made.archive(releasing.SNAPSHOTS))
+    calls: list[list[str]] = []
+    monkeypatch.setattr(
+        source, "run", lambda command, *_, **__: calls.append([str(word) for word in command])
+    )
+    names = []
+    for root in (usual, dated):
+        builder = source.Source(known.model_copy(update={"roots": {"node": root}}), lambda _: None)
+        names.append(builder.filesystem("node").parent.name)
+    assert names[0] != names[1]
+    assert calls[1][-1] == dated.archive and "snapshot" not in str(calls[0])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -359,6 +396,7 @@ def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "--to registry: allowed is REGISTRY/PATH",
         ),
         (["push", "--key", "/nowhere"], "/nowhere: cannot be read"),
+        (["build", "--image", "backup", "--debian", "x"], "--debian x: allowed is the URL"),
         (["build", "--image", "backup", "--tag", "a b"], "--tag 'a b': not a tag"),
         (["verify", "UPPER", "--key", "/nowhere"], "UPPER: not an image"),
     ],

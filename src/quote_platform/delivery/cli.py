@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from quote_platform.delivery import DeliveryError
-from quote_platform.delivery.pins import Pins, Row, State, Within
+from quote_platform.delivery import DeliveryError, signature
+from quote_platform.delivery.pins import Pins, Row, Signatures, State, Within
 from quote_platform.delivery.settings import settings, versions_file
 from quote_platform.delivery.versions import Versions
 
@@ -56,6 +56,10 @@ def check(
         typer.Option(help="Newer tags to look for: none, of the same minor, of the same major version."),
     ] = Within.MINOR,
     only: Only = None,
+    signatures: Annotated[bool, typer.Option("--signatures", help="Also tell which are signed.")] = False,
+    key: Annotated[
+        Path | None, typer.Option(help="Public key (PEM) to check signatures with; implies --signatures.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare versions.yml with what registries and publishers have.
@@ -64,10 +68,10 @@ def check(
     """
     with told():
         given = settings(inventory, mirror, manifests, authority)
-        rows = Pins(Versions(versions_file()), given.access, given.manifest_base_url).check(
-            within, only or []
-        )
-    _show(rows, as_json)
+        judge = Signatures(signature.public_key(key) if key else None) if signatures or key else None
+        looked = Pins(Versions(versions_file()), given.access, given.manifest_base_url, judge)
+        rows = looked.check(within, only or [])
+    _show(rows, as_json, judge is not None)
     if any(row.state is State.UNREACHABLE for row in rows):
         raise typer.Exit(UNKNOWN)
     if any(row.differs for row in rows):
@@ -115,16 +119,17 @@ def update(
         raise typer.Exit(DIFFERS)
 
 
-def _show(rows: list[Row], as_json: bool) -> None:
+def _show(rows: list[Row], as_json: bool, signatures: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"pins": [row.data() for row in rows]}, indent=2))
         return
     table = Table(title="Pins of group_vars/all/versions.yml")
-    for name in ("variable", "pinned", "state", "newer", "note"):
+    for name in ("variable", "pinned", "state", "newer", "note", *(["signed"] if signatures else [])):
         table.add_column(name, overflow="fold")
     for row in rows:
-        if row.differs:
-            table.add_row(row.variable, row.pinned, row.state, row.newer, row.note)
+        if row.differs or signatures:
+            cells = [row.variable, row.pinned, row.state, row.newer, row.note]
+            table.add_row(*cells, *([row.signed] if signatures else []))
     if table.row_count:
         console.print(table)
     same = sum(not row.differs for row in rows)

@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from quote_platform.delivery import DeliveryError, NotThereError
-from quote_platform.delivery.registry import Access
+from quote_platform.delivery import DeliveryError, NotThereError, signature
+from quote_platform.delivery.registry import Access, Repository
 from quote_platform.delivery.versions import Image, Manifest, Versions
 
 AT_ONCE = 8
+BUNDLE = "application/vnd.dev.sigstore.bundle"  # cosign's, since its version 3
 MANIFEST_SECONDS = 30.0
 NUMBERS = re.compile(r"(v?)(\d+(?:\.\d+)*)(.*)", re.DOTALL)
 
@@ -52,6 +53,7 @@ class Row:
     found: str = ""  # the digest or checksum that is there
     newer: str = ""  # a tag
     note: str = ""
+    signed: str = ""  # whether a signature is attached, and by whom
 
     @property
     def differs(self) -> bool:
@@ -96,11 +98,36 @@ def newest(tag: str, tags: Iterable[str], within: Within) -> str:
     return chosen
 
 
+@dataclass(frozen=True)
+class Signatures:
+    """Who has signed images, as far as that can be known: by a key, or by anybody."""
+
+    key: signature.Public | None = None
+
+    def of(self, repository: Repository, digest: str) -> str:
+        """Return `by the key`, `attached` (somebody has signed it, who is not known here), or `none`."""
+        if self.key and signature.is_signed(repository, digest, self.key, repository.name):
+            return "by the key"
+        kinds = [str(entry.get("artifactType")) for entry in repository.referrers(digest)]
+        try:
+            repository.resolve(signature.tag_of(digest))
+        except NotThereError:
+            return "attached" if any(kind.startswith(BUNDLE) for kind in kinds) else "none"
+        return "attached"
+
+
 class Pins:
     """Looks pins up. With a base URL, manifests are asked for there under their path, as Ansible does."""
 
-    def __init__(self, versions: Versions, access: Access, manifest_base_url: str = "") -> None:
+    def __init__(
+        self,
+        versions: Versions,
+        access: Access,
+        manifest_base_url: str = "",
+        signatures: Signatures | None = None,
+    ) -> None:
         self.versions, self.access, self.base_url = versions, access, manifest_base_url
+        self.signatures = signatures
 
     def check(self, within: Within = Within.MINOR, only: Iterable[str] = ()) -> list[Row]:
         """Return a row for each image and manifest, or for those with a word in their variable's name."""
@@ -121,8 +148,10 @@ class Pins:
         """Look an image up."""
         reference, pinned = image.reference, str(image.reference)
 
+        signed = ""
+
         def row(state: State, found: str = "", newer: str = "", note: str = "") -> Row:
-            return Row("image", image.variable, pinned, state, found, newer, note)
+            return Row("image", image.variable, pinned, state, found, newer, note, signed)
 
         try:
             with self.access.repository(reference.registry, reference.repository) as repository:
@@ -131,6 +160,8 @@ class Pins:
                     newer = newest(reference.tag, repository.tags(), within)
                 try:
                     found = repository.resolve(reference.tag)
+                    if self.signatures:
+                        signed = self.signatures.of(repository, reference.digest or found)
                 except NotThereError:
                     return row(State.GONE, newer=newer, note="the registry does not have this tag")
         except NotThereError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tarfile
 import tempfile
@@ -32,6 +33,7 @@ IMAGES = {"quote-app": "quote_app_image", "backup": "snapshots_image"}
 APPLICATION = ("package.json", "migrations", "src", "node_modules")
 NPM = ["npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"]
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SNAPSHOTS = "https://snapshot.debian.org/archive/debian/{time}/"
 BUILDER = "https://github.com/quote-platform/quote-platform/releases/by-hand"
 
 
@@ -46,6 +48,13 @@ class Commit:
     def created(self) -> str:
         """Return its time, in UTC."""
         return datetime.fromtimestamp(self.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def archive(self, url: str) -> str:
+        """Return the URL of an archive of packages, where {time} stands for its time."""
+        moment = datetime.fromtimestamp(self.epoch, UTC).strftime("%Y%m%dT%H%M%SZ")
+        if not re.fullmatch(r"https?://[\w.:-]+/[\w./:{}-]*", url):
+            raise DeliveryError(f"--debian {url}: allowed is the URL of an archive, such as {SNAPSHOTS}")
+        return url.replace("{time}", moment)
 
     def text(self, path: str) -> str:
         """Return a file of it."""
@@ -98,13 +107,21 @@ def described(name: str, made: Commit) -> tuple[catalogue.Image, catalogue.Root,
 
 @contextmanager
 def build(
-    name: str, made: Commit, *, tag: str = "", source: str = "", say: Callable[[str], None] = lambda _: None
+    name: str,
+    made: Commit,
+    *,
+    tag: str = "",
+    source: str = "",
+    debian: str = "",
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Release]:
     """Build an image from a commit; its layers are there until the end.
 
     Two builds of one commit on the same root file system are the same image, wherever they are made.
     """
     recipe, root_recipe, reference = described(name, made)
+    if debian:
+        root_recipe = catalogue.DatedRoot(**root_recipe.model_dump(), archive=made.archive(debian))
     tag = tag or reference.tag
     if not TAG.fullmatch(tag):
         raise DeliveryError(f"--tag {tag!r}: not a tag; allowed are letters, digits, and ._- inside")

@@ -26,6 +26,15 @@ SourceUrl = Annotated[
     str, typer.Option("--source", help="URL of the repository, in place of the one in pyproject.toml.")
 ]
 
+Debian = Annotated[
+    str,
+    typer.Option(
+        envvar="QUOTE_PLATFORM_RELEASE_DEBIAN",
+        help=f"Archive of packages for the root file systems, such as {releasing.SNAPSHOTS} "
+        "with the commit's time; without it, Debian's own as it is today.",
+    ),
+]
+
 
 def _say(text: str) -> None:
     console.print(text, markup=False)
@@ -48,6 +57,7 @@ def build(
     revision: Revision = "HEAD",
     tag: Tag = "",
     source: SourceUrl = "",
+    debian: Debian = "",
     output: Annotated[
         Path | None, typer.Option(help="Folder for each image's OCI layout and SBOM, such as for a scanner.")
     ] = None,
@@ -56,7 +66,7 @@ def build(
     with told():
         made = releasing.commit(revision)
         for name in image or releasing.IMAGES:
-            with releasing.build(name, made, tag=tag, source=source) as built:
+            with releasing.build(name, made, tag=tag, source=source, debian=debian) as built:
                 if output:
                     oci.write_layout(built.built, f"{name}:{built.tag}", output / name)
                     (output / f"{name}.cdx.json").write_bytes(built.sbom)
@@ -70,6 +80,7 @@ def push(
     revision: Revision = "HEAD",
     tag: Tag = "",
     source: SourceUrl = "",
+    debian: Debian = "",
     to: Annotated[
         str,
         typer.Option(
@@ -109,7 +120,7 @@ def push(
         for name in image or releasing.IMAGES:
             where = to or releasing.described(name, made)[2].name.rpartition("/")[0]
             with (
-                releasing.build(name, made, tag=tag, source=source) as built,
+                releasing.build(name, made, tag=tag, source=source, debian=debian) as built,
                 releasing.target(name, where, access) as repository,
             ):
                 changed = releasing.push(built, repository, private, builder)

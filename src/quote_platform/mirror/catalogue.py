@@ -70,6 +70,12 @@ class Root(Entry):
     commands: list[str] = []
 
 
+class DatedRoot(Root):
+    """A root file system of the packages that an archive has, such as Debian's at a moment."""
+
+    archive: str
+
+
 class Repository(Entry):
     """A signed apt repository."""
 

@@ -350,8 +350,12 @@ class Source:
                 *excludes,
                 *hooks,
             ]
+            archive = []
+            if isinstance(entry, cat.DatedRoot):  # its index may be past its date
+                command.append('--aptopt=Acquire::Check-Valid-Until "false"')
+                archive = [entry.archive]
             run(
-                [*command, clean, entry.suite, part / "root.tar"],
+                [*command, clean, entry.suite, part / "root.tar", *archive],
                 self.logs / f"root-{name}.log",
                 env={"SOURCE_DATE_EPOCH": "0"},
             )
