@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,13 +36,24 @@ def debian(status: bytes) -> list[dict[str, Any]]:
     return found
 
 
+def npm(folder: Path, *words: str) -> str:
+    """Run npm in a folder: the one beside this Python, which bootstrap installs, or the machine's."""
+    places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    if not (program := shutil.which("npm", path=places)):
+        raise DeliveryError("npm is not there: run `make bootstrap`")
+    environment = os.environ | {"PATH": places}
+    done = subprocess.run(
+        [program, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise DeliveryError(f"npm {words[0]} failed: {' '.join(done.stderr.split())[-300:]}")
+    return done.stdout
+
+
 def node(folder: Path) -> dict[str, Any]:
     """Return npm's own list of what an application is installed with, by its lock file."""
-    command = ["npm", "sbom", "--sbom-format", "cyclonedx", "--omit", "dev", "--package-lock-only"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise DeliveryError(f"npm sbom failed: {' '.join(done.stderr.split())[-300:]}")
-    return dict(json.loads(done.stdout))
+    words = ["sbom", "--sbom-format", "cyclonedx", "--omit", "dev", "--package-lock-only"]
+    return dict(json.loads(npm(folder, *words)))
 
 
 def bill(

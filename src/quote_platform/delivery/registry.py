@@ -8,7 +8,7 @@ import json
 import os
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,7 @@ ACCEPTED = ", ".join((INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
 HOSTS = {DEFAULT: "registry-1.docker.io"}
 ACCOUNTS = {DEFAULT: "https://index.docker.io/v1/"}
 SECONDS = 30.0
-MANIFEST_LIMIT = 4 << 20  # bytes: what registries take at most
+UPLOAD_SECONDS = 300.0  # a registry that keeps its content elsewhere answers when all of it is there
 CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -172,7 +172,10 @@ class Repository:
             known = False
         own = {"Authorization": self.authorization} if self.authorization and known else {}
         try:
-            return self.client.request(method, url, headers={**(headers or {}), **own}, content=content)
+            seconds = UPLOAD_SECONDS if content else SECONDS
+            return self.client.request(
+                method, url, headers={**(headers or {}), **own}, content=content, timeout=seconds
+            )
         except httpx.HTTPError as error:
             raise DeliveryError(f"{self.name}: {urlsplit(url).netloc} does not answer: {error}") from error
 
@@ -325,10 +328,3 @@ class Repository:
 def referrers_tag(subject: str) -> str:
     """Return the tag that stands in for the API of referrers."""
     return subject.replace(":", "-")
-
-
-def pages(repository: Repository, index: str) -> Iterator[str]:
-    """Yield the digests of the images that an index covers, none for a single image."""
-    kind = json.loads(repository.manifest(index)[1])
-    for entry in kind.get("manifests") or []:
-        yield entry["digest"]

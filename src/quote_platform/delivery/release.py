@@ -31,7 +31,7 @@ from quote_platform.mirror.storage import MirrorError
 IMAGES = {"quote-app": "quote_app_image", "backup": "snapshots_image"}
 # What an application's container file copies.
 APPLICATION = ("package.json", "migrations", "src", "node_modules")
-NPM = ["npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"]
+INSTALL = ["ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"]
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SNAPSHOTS = "https://snapshot.debian.org/archive/debian/{time}/"
 BUILDER = "https://github.com/quote-platform/quote-platform/releases/by-hand"
@@ -174,9 +174,7 @@ def _trees(recipe: catalogue.Image, made: Commit, work: Path) -> tuple[dict[str,
     if not recipe.application:
         return {target: work / "commit" / folder for target, folder in recipe.folders.items()}, {}
     folder = work / "commit" / recipe.application
-    done = subprocess.run(NPM, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise DeliveryError(f"npm ci failed: {' '.join(done.stderr.split())[-300:]}")
+    documents.npm(folder, *INSTALL)
     trees = {f"/app/{name}": folder / name for name in APPLICATION if (folder / name).exists()}
     return trees, documents.node(folder)
 
