@@ -129,6 +129,14 @@ class Outcome:
     own: float = 0  # processor seconds of the step's own processes, without nodes
 
 
+# What pipelines are written in, and its schema as the linter has it.
+PIPELINES = {
+    "github-workflows": [str(file) for file in sorted((ROOT / ".github" / "workflows").glob("*.yml"))],
+    "gitlab-ci": [".gitlab-ci.yml"],
+    "renovate": ["renovate.json"],
+}
+
+
 def shell_scripts() -> list[str]:
     """Return the tracked files that a shell runs."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
@@ -160,6 +168,11 @@ def lint() -> list[Step]:
             16,
             # Else ansible-lint, which names no inventory, takes every imported playbook for a broken one.
             env={"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "False"},
+        ),
+        Step("lint", "zizmor", ["zizmor", "--offline", "--quiet", ".github"], 2),
+        *(
+            Step("lint", name, ["check-jsonschema", "--builtin-schema", f"vendor.{name}", *files], 2)
+            for name, files in PIPELINES.items()
         ),
     ]
 

@@ -28,6 +28,21 @@ COMMANDS = {
         "Give accounts of the database new credentials, while they are used.",
     ),
     "roles": ("quote_platform.roledocs", "app", "Documentation of the roles."),
+    "pins": (
+        "quote_platform.delivery.cli",
+        "pins",
+        "Compare versions.yml with registries and publishers; pin by digest.",
+    ),
+    "release": (
+        "quote_platform.delivery.release_cli",
+        "release",
+        "Build the project's images from a commit, push, sign, verify.",
+    ),
+    "registry": (
+        "quote_platform.delivery.prune_cli",
+        "registry",
+        "Keep the newest images of a registry, and what is used.",
+    ),
     "proof": (
         "quote_platform.proof",
         "app",
