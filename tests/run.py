@@ -49,6 +49,7 @@ MOLECULE_LANES = {
         "worker",
         "upgrade",
         "component",
+        "admission",
         "object_store",
         "storage",
         "metrics_server",
