@@ -209,7 +209,7 @@ def test_what_is_there_may_be_scaled_and_not_made_worse(
         return server.ask("PATCH", path, patch, content=kind, params={"dryRun": "All"}).status_code
 
     assert patched({"spec": {"replicas": 5}, "metadata": {"labels": {"more": "one"}}}) == 200
-    container = {"name": "main", "image": DIGEST.replace("a" * 64, "b" * 64)}
+    container: dict[str, Any] = {"name": "main", "image": DIGEST.replace("a" * 64, "b" * 64)}
     assert patched({"spec": {"template": {"spec": {"containers": [container]}}}}) == 422
     container["resources"] = {"requests": {"cpu": "10m", "memory": "16Mi"}}
     assert patched({"spec": {"template": {"spec": {"containers": [container]}}}}) == 200
