@@ -38,6 +38,18 @@ class ApiServer:
         content = json.dumps(body) if body is not None else None
         return self.http.request(method, path, content=content, headers=headers, **options)
 
+    def kubeconfig(self, file: Path) -> Path:
+        """Write how the administrator reaches it; return the file."""
+        address = str(self.http.base_url)
+        content = {
+            "clusters": [{"name": "it", "cluster": {"server": address, "insecure-skip-tls-verify": True}}],
+            "users": [{"name": "it", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+            "current-context": "it",
+        }
+        file.write_text(json.dumps(content))
+        return file
+
     def apply(self, plural: str, document: dict[str, Any]) -> dict[str, Any]:
         """Apply an object as the platform does; `plural` is its kind in paths."""
         group, metadata = document["apiVersion"], document["metadata"]

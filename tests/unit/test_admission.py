@@ -1,6 +1,7 @@
 """What pods may be, by a real API server: what each policy refuses, by which words; what it lets through."""
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from api_server import ApiServer, api_server
+
+from quote_platform.verify import checks
+from quote_platform.verify.target import Failed, Target
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = f"ghcr.io/quote-platform/quote-app:0.1.0@sha256:{'a' * 64}"
@@ -213,6 +217,17 @@ def test_what_is_there_may_be_scaled_and_not_made_worse(
     assert patched({"spec": {"template": {"spec": {"containers": [container]}}}}) == 422
     container["resources"] = {"requests": {"cpu": "10m", "memory": "16Mi"}}
     assert patched({"spec": {"template": {"spec": {"containers": [container]}}}}) == 200
+
+
+def test_the_verification_sees_whether_it_refuses(server: ApiServer, tmp_path: Path) -> None:
+    def verified(space: str, **left_out: str) -> str:
+        kubeconfig = str(server.kubeconfig(tmp_path / "kubeconfig"))
+        spaces = {"application": space}
+        return checks.admission(Target(kubeconfig, "", "", [], "", namespaces=spaces, left_out=left_out))
+
+    assert re.fullmatch(r"\d+ of \d+ policies refuse", verified("shop"))
+    with pytest.raises(Failed, match="a pod of any image is let into other"):
+        verified("other")
 
 
 @pytest.mark.parametrize("spec", ALLOWED)
