@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -79,9 +80,12 @@ def said(cluster: Cluster, space: str, *objects: dict[str, Any]) -> str:
 def spaces(cluster: Cluster, eventually: Eventually) -> Iterator[None]:
     for name in (*SPACES, ELSEWHERE):
         cluster.run(f"create namespace {name}")
+        # Else Pod Security refuses most of it before, and has its own warnings.
+        levels = [f"pod-security.kubernetes.io/{mode}=privileged" for mode in ("enforce", "warn", "audit")]
+        cluster.run(f"label namespace {name} {' '.join(levels)}")
     # Every pod has an account, which is made a moment after its namespace; the policies are in force by then.
-    for name in SPACES:
-        eventually(lambda name=name: cluster.run(f"get serviceaccount default --namespace={name}"))
+    for name in (*SPACES, ELSEWHERE):
+        eventually(partial(cluster.run, f"get serviceaccount default --namespace={name}"))
 
     def in_force() -> None:
         wrong = workload("Pod", REFUSED["root"])

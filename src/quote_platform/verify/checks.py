@@ -467,8 +467,8 @@ def admission(target: Target) -> str:
     if not bindings.items:
         raise target.absent("admission", "ansible-playbook -i INVENTORY playbooks/platform.yml")
     refusing = [one.metadata.name for one in bindings.items if "Deny" in one.spec.validation_actions]
-    if not refusing:
-        raise NotRun(f"its {len(bindings.items)} policies only warn or record (admission_action)")
+    if not {"quote-platform-registry", "quote-platform-latest"} & set(refusing):
+        raise NotRun("its policies of images only warn or record (admission_action)")
     # By none of the others' fault: it is what the restricted level admits, and requests something.
     container = {
         "name": "main",
