@@ -54,6 +54,7 @@ MOLECULE_LANES = {
         "upgrade",
         "update_hosts",
         "component",
+        "admission",
         "object_store",
         "storage",
         "metrics_server",

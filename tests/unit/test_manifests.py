@@ -24,6 +24,7 @@ from quote_platform.verify import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = [
+    "admission/templates/policies.yaml.j2",
     "pod_network/templates/kube-router.yaml.j2",
     "storage/templates/storage-class.yaml.j2",
     "postgres/templates/cluster.yaml.j2",
