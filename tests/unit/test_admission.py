@@ -1,8 +1,6 @@
 """What pods may be, by a real API server: what each policy refuses, by which words; what it lets through."""
 
-import json
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from api_server import ApiServer, api_server
+from rendering import render
 
 from quote_platform.verify import checks
 from quote_platform.verify.target import Failed, Target
@@ -116,16 +115,7 @@ def workloads(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def rendered(folder: Path, **given: Any) -> list[dict[str, Any]]:
     """Return the policies as the role renders them."""
-    given |= {
-        "render_folder": str(folder),
-        "render_templates": [f"{ROOT}/roles/admission/templates/policies.yaml.j2"],
-    }
-    command = ["ansible-playbook", "-i", "inventories/production", "tests/unit/render.yml"]
-    done = subprocess.run(
-        [*command, "-e", json.dumps(given)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    return list(yaml.safe_load_all((folder / "admission-policies.yaml").read_text()))
+    return list(yaml.safe_load_all(render(folder, ("admission/templates/policies.yaml.j2", given))[0]))
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
 """What whoever rolls out may do, by a real API server and a token of ten minutes: that, and nothing else."""
 
 import copy
-import json
-import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from api_server import ApiServer, api_server, claims
+from rendering import render
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = "quote-lab"
@@ -28,17 +28,8 @@ PLURALS = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    folder = tmp_path_factory.mktemp("rendered")
-    given = {
-        "render_folder": str(folder),
-        "render_templates": [f"{ROOT}/roles/quote_app/templates/quote-app.yaml.j2"],
-    }
-    command = ["ansible-playbook", "-i", "inventories/production", "tests/unit/render.yml"]
-    done = subprocess.run(
-        [*command, "-e", json.dumps(given)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    documents = list(yaml.safe_load_all((folder / "quote_app-quote-app.yaml").read_text()))
+    text = render(tmp_path_factory.mktemp("rendered"), ("quote_app/templates/quote-app.yaml.j2", {}))[0]
+    documents = list(yaml.safe_load_all(text))
     with api_server(tmp_path_factory.mktemp("server")) as running:
         space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}}
         running.apply("namespaces", space)
@@ -51,6 +42,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
             "metadata": {"name": "postgres-app", "namespace": SPACE},
         }
         running.apply("secrets", secret)
+        # The server takes policies in a moment after they were applied.
+        token, deadline = made(running), time.monotonic() + 30
+        while patched(running, token, {"spec": {"replicas": 0}})[0] != 422:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         yield running
 
 
