@@ -271,6 +271,7 @@ def test_a_port_that_only_the_proxy_needs_is_not_asked_for() -> None:
         "monitoring_slack_url": "https://hooks.example.com:8443/services/word",
         "monitoring_alertmanager_egress_ports": [443, 587],
         "monitoring_email_time": "08:00",
+        "monitoring_pagerduty_url": "https://events.pagerduty.com/v2/enqueue",
     }
     lacks = "monitoring_alertmanager_egress_ports: lacks 8443, which monitoring_slack_url needs"
     assert choices.receivers(given) == [lacks]
