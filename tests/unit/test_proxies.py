@@ -154,7 +154,8 @@ def test_barman_cloud_is_told_beside_each_instance(rendered: Rendered) -> None:
     store = named(rendered["postgres-backup.yaml"], "ObjectStore", "postgres")
     env = {one["name"]: one for one in store["spec"]["instanceSidecarConfiguration"]["env"]}
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
-        assert env[name]["valueFrom"] == {"secretKeyRef": {"name": "postgres-proxy", "key": name}}
+        found = env[name]["valueFrom"]["secretKeyRef"]
+        assert found == {"name": "postgres-proxy", "key": name, "optional": True}
     assert len(env["PROXY_VERSION"]["value"]) == 8
 
 
