@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +13,8 @@ from typing import Any, Protocol
 import pytest
 import yaml
 
-from scenario import Cluster, Inventory
+from proxy import proxying
+from scenario import Cluster, Eventually, Inventory
 
 NAMESPACE = "etcd-snapshots"
 
@@ -121,3 +124,46 @@ def test_a_store_that_refuses_fails_the_job_and_says_why(
         assert "check AWS_ACCESS_KEY_ID" in logs
     finally:
         cluster.run(f"""{secret}='{json.dumps({"data": {"secret-key": before}})}'""")
+
+
+def names(cluster: Cluster, kind: str) -> set[str]:
+    return {one["metadata"]["name"] for one in cluster.get(f"{kind} --namespace={NAMESPACE}")["items"]}
+
+
+def test_snapshots_go_through_a_proxy_whose_password_is_in_a_secret_only(
+    cluster: Cluster,
+    inventory: Inventory,
+    job: Job,
+    variables: dict[str, Any],
+    eventually: Eventually,
+) -> None:
+    # With a character that stands encoded in a URL.
+    password = f"{uuid.uuid4().hex}/"
+    host = inventory.variables(inventory.hosts("object_store")[0])["ansible_host"]
+    with proxying(f"platform:{password}") as proxy:
+        gateway = re.sub(r"\d+$", "1", str(variables["ansible_host"]))
+        # Not the store, which is an exception otherwise.
+        given = {"cluster_http_proxy": proxy.url(gateway), "cluster_no_proxy": [".svc", "10.96.0.0/16"]}
+        try:
+            _, output = inventory.converge("--diff", "--extra-vars", json.dumps(given))
+            assert "proxy" in names(cluster, "secrets")
+            job("molecule-proxied")
+            found = [one for one in list(proxy.asked) if one.target == f"{host}:7070"]
+            assert found, f"nobody asked for the store: {proxy.asked}"
+            assert all(one.account == proxy.account for one in found)
+            logs = f"--namespace={NAMESPACE} logs job/molecule-proxied --container"
+            shown = [output, cluster.run(f"{logs}=store"), cluster.run(f"{logs}=prune")]
+            kinds = "cronjobs,jobs,pods,configmaps,networkpolicies,events"
+            shown.append(cluster.run(f"--namespace={NAMESPACE} get {kinds} --output=yaml"))
+            for text in shown:
+                assert password[:-1] not in text
+        finally:
+            inventory.converge()
+
+        def gone() -> None:
+            assert "proxy" not in names(cluster, "secrets")
+
+        eventually(gone)
+        before = len(proxy.asked)
+        job("molecule-direct")
+        assert len(proxy.asked) == before

@@ -18,6 +18,7 @@ from moto.server import ThreadedMotoServer
 from s3_server import Bucket, refusal
 from typer.testing import CliRunner, Result
 
+from proxy import proxying
 from quote_platform.backup import cli, jobs, store
 from quote_platform.backup.retention import CHECKSUM, Entry, name_of
 from quote_platform.backup.store import BackupError, Store
@@ -478,3 +479,32 @@ def test_it_runs_with_boto3_and_typer_alone() -> None:
             for name in names:
                 ours = name.startswith("quote_platform.backup")
                 assert ours or name.split(".")[0] in allowed, f"{file.name} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("account", "said"),
+    [
+        ("me:other", "the proxy refuses the user and password of HTTPS_PROXY: correct them"),
+        ("me:s3cret/", "and whether it lets one go there (Tunnel connection failed: 502"),
+    ],
+)
+def test_a_proxy_that_refuses_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, account: str, said: str
+) -> None:
+    for name in ("NO_PROXY", "no_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "S3_ENDPOINT": "https://127.0.0.1:9",  # where nobody is
+        "S3_REGION": "us-east-1",
+        "S3_BUCKET": "backups",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with proxying(account) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:s3cret%2F@127.0.0.1:{proxy.port}")
+        result = call("list", "etcd")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert "s3cret" not in result.stderr
+    assert {(one.target, one.account) for one in proxy.asked} == {("127.0.0.1:9", "me:s3cret/")}

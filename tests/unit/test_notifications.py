@@ -4,6 +4,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from rendering import render
 
 from e2e.receiver import PAGERDUTY_KEY, SLACK_PATH, Receiver, free_port, receiving
+from proxy import proxying
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/monitoring"
@@ -126,8 +128,8 @@ def test_inhibition_names_alerts_that_exist() -> None:
     assert named <= {rule["alert"] for rule in rules}
 
 
-@pytest.fixture(scope="module")
-def alertmanager(configuration: Path) -> Iterator[str]:
+@contextmanager
+def running(configuration: Path) -> Iterator[str]:
     """Run Debian's, which is older than ours and reads the same."""
     url = f"http://127.0.0.1:{free_port('127.0.0.1')}"
     log = configuration.with_suffix(".log")
@@ -148,6 +150,12 @@ def alertmanager(configuration: Path) -> Iterator[str]:
                 time.sleep(0.2)
         yield url
         process.terminate()
+
+
+@pytest.fixture(scope="module")
+def alertmanager(configuration: Path) -> Iterator[str]:
+    with running(configuration) as url:
+        yield url
 
 
 def send(url: str, name: str, severity: str, over: bool = False, **labels: str) -> None:
@@ -211,3 +219,28 @@ def test_messages_arrive_and_children_are_silent(alertmanager: str, receiver: Re
     assert "Without Watchdog" in mail.text
     assert mail.content["To"] == "ops@example.com"
     assert [one.channel for one in receiver.messages].count("email") == 1
+
+
+def test_a_message_goes_through_a_proxy(tmp_path: Path, receiver: Receiver) -> None:
+    started, name = time.time(), "slack.example.com"  # which nobody but the proxy knows
+    url = receiver.variables()["monitoring_slack_url"].replace("127.0.0.1", name)
+    with proxying("platform:s3cret/", {name: "127.0.0.1"}) as proxy:
+        variables = receiver.variables() | {
+            "monitoring_receivers": ["slack"],
+            "monitoring_slack_url": url,
+            "cluster_http_proxy": proxy.url("127.0.0.1"),
+        }
+        text = render(tmp_path, variables)
+        assert re.search(r"^ +no_proxy: .*\.svc,", text, re.MULTILINE)
+        # Debian's does not know this line yet.
+        file = at_home(tmp_path, re.sub(r"^ +no_proxy: .*\n", "", text, flags=re.MULTILINE), variables)
+        with running(file) as alertmanager:
+            send(alertmanager, "TargetDown", "warning", job="etcd")
+            receiver.wait(lambda: receiver.find("TargetDown", "slack", since=started), 20, "no message")
+            shown = httpx.get(f"{alertmanager}/api/v2/status").text
+        assert {(one.target, one.account) for one in proxy.asked} == {
+            (f"{name}:{receiver.port}", "platform:s3cret/")
+        }
+    assert "proxy_url" in shown
+    assert "s3cret" not in shown
+    assert "s3cret" not in file.with_suffix(".log").read_text()

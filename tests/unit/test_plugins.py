@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from plugins.filter import proxies
 from plugins.modules import probe_node, write_node_files
 from quote_platform import aws, certificates, component, history, node_settings, object_store, upgrade, vault
 from quote_platform.validation import task
@@ -74,6 +75,13 @@ def test_its_documentation_is_true(name: str, documented: dict[str, Any]) -> Non
     assert Path(doc["filename"]) == ROOT / "plugins/modules" / f"{name}.py"
     assert options(doc["options"]) == plain(SPECS[name])
     assert all(option["description"] for option in doc["options"].values())
+
+
+def test_each_filter_is_used() -> None:
+    files = [*ROOT.glob("roles/*/vars/*.yml"), *ROOT.glob("roles/*/templates/*.j2")]
+    text = "".join(file.read_text() for file in files)
+    for name in proxies.FilterModule().filters():
+        assert f"| {name}" in text or f"map('{name}'" in text, name
 
 
 def test_no_role_brings_its_own() -> None:

@@ -16,6 +16,7 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
+    ProxyConnectionError,
     SSLError,
 )
 
@@ -38,6 +39,14 @@ NEXT = {
 }
 RIGHTS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do in the bucket"
 NETWORK = "check S3_ENDPOINT and the network, then run again"
+PROXY = "check the proxy that HTTPS_PROXY names, and whether it lets one go there"
+ACCOUNT = "the proxy refuses the user and password of HTTPS_PROXY: correct them"
+
+
+def reason(error: ProxyConnectionError) -> str:
+    """Return what the proxy has answered, or why it did not; the error itself has only its URL."""
+    cause = error.kwargs.get("error")
+    return str(getattr(cause, "original_error", cause))
 
 
 def next_step(error: Exception) -> str:
@@ -50,6 +59,8 @@ def next_step(error: Exception) -> str:
         return RIGHTS
     if isinstance(error, SSLError):
         return "check AWS_CA_BUNDLE, which must hold the authority of the store's certificate"
+    if isinstance(error, ProxyConnectionError):
+        return ACCOUNT if " 407 " in reason(error) else f"{PROXY} ({reason(error)})"
     if isinstance(error, ConnectionError | HTTPClientError):
         return NETWORK
     return "check S3_ENDPOINT and S3_REGION, then run again"

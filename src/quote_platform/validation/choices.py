@@ -13,6 +13,7 @@ from typing import Any
 from cronsim import CronSim, CronSimError
 
 from quote_platform.paths import vault_password
+from quote_platform.proxies import through
 from quote_platform.validation.hosts import DNS_NAME, NAME, is_address
 
 Variables = Mapping[str, Any]
@@ -469,9 +470,12 @@ def receivers(given: Variables) -> list[str]:
     time = str(given.get("monitoring_email_time"))
     if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", time):
         wrong.append(f"monitoring_email_time: {time!r}; allowed are '00:00' to '23:59'")
+    proxy = given.get("monitoring_proxy")
+    proxy = proxy if isinstance(proxy, Mapping) else {}
     for receiver, name in (("slack", "monitoring_slack_url"), ("pagerduty", "monitoring_pagerduty_url")):
         match = re.match(r"^(https?)://[^/:\s]+(?::(\d+))?", str(given.get(name) or ""))
-        if receiver in chosen and match:
+        # By way of a proxy, that one's port is allowed instead.
+        if receiver in chosen and match and not through(str(given[name]), proxy):
             ports[name] = int(match[2] or {"http": 80, "https": 443}[match[1]])
     if "email" in chosen and re.fullmatch(r"\S+:\d+", server):
         ports["monitoring_email_server"] = int(server.rpartition(":")[2])

@@ -17,6 +17,18 @@ PROXY = re.compile(r"http://([\w.~%!$&'()*+,;=-]+:[\w.~%!$&'()*+,;=-]*@)?[a-zA-Z
 EXCEPTION = re.compile(r"\.?[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(/\d{1,2})?")
 REGISTRY = re.compile(r"[a-z0-9.-]+(:\d{1,5})?")
 MOST_AUTHORITIES = 10
+# What pods are told, of all parts and of each; {http, https, no_proxy}.
+OF_PODS = (
+    "cluster_pod_proxy",
+    "cert_manager_proxy",
+    "logging_proxy",
+    "monitoring_proxy",
+    "postgres_backup_proxy",
+    "secrets_delivery_proxy",
+    "snapshots_proxy",
+    "vault_server_snapshots_proxy",
+    "velero_proxy",
+)
 
 
 def judge(given: Variables) -> list[str]:
@@ -25,19 +37,32 @@ def judge(given: Variables) -> list[str]:
 
 
 def _proxies(given: Variables) -> list[str]:
-    wrong = [
-        f"{name}: not the URL of a proxy; allowed is http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, "
-        "with %40 for an @ in the password and so on, or empty"
-        for name in ("cluster_http_proxy", "cluster_https_proxy")
-        if given.get(name) and not PROXY.fullmatch(str(given[name]))
-    ]
-    for index, item in enumerate(given.get("cluster_proxy_exceptions") or []):
-        if not is_address(str(item)) and not EXCEPTION.fullmatch(str(item)):
-            wrong.append(
-                f"cluster_proxy_exceptions[{index}]: {item!r}; allowed are a name, .SUFFIX, an address, "
-                "a network"
+    urls = {name: given.get(name) for name in ("cluster_http_proxy", "cluster_https_proxy")}
+    exceptions = {"cluster_proxy_exceptions": given.get("cluster_proxy_exceptions")}
+    for name in OF_PODS:
+        proxy = given.get(name)
+        if isinstance(proxy, dict):
+            urls |= {f"{name}.{scheme}": proxy.get(scheme) for scheme in ("http", "https")}
+            exceptions[f"{name}.no_proxy"] = proxy.get("no_proxy")
+    wrong: dict[str, str] = {}
+    for name, url in urls.items():
+        # Most follow others: said once, of the one that they follow.
+        if url and not PROXY.fullmatch(str(url)):
+            wrong.setdefault(
+                str(url),
+                f"{name}: not the URL of a proxy; allowed is http://HOST:PORT or "
+                "http://USER:PASSWORD@HOST:PORT, with %40 for an @ in the password and so on, or empty",
             )
-    return wrong
+    written = given.get("cluster_proxy_exceptions") or []
+    computed = [item for item in given.get("cluster_no_proxy") or [] if item not in written]
+    for name, items in exceptions.items():
+        for index, item in enumerate(items if isinstance(items, list) else []):
+            if item not in computed and not is_address(str(item)) and not EXCEPTION.fullmatch(str(item)):
+                wrong.setdefault(
+                    str(item),
+                    f"{name}[{index}]: {item!r}; allowed are a name, .SUFFIX, an address, a network",
+                )
+    return list(wrong.values())
 
 
 def _authorities(given: Variables) -> list[str]:

@@ -1,0 +1,342 @@
+"""Pods that ask something outside are told of the proxy, by a Secret, and let out to it; nobody else is."""
+
+import base64
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from botocore.utils import get_environ_proxies
+from test_manifests import ROOT, TEMPLATES, mistakes
+
+from quote_platform import proxies
+from quote_platform.validation import choices
+
+URL = "http://platform:s3cret%2F@proxy.example.com:3128"
+PROXY = {"http": "", "https": URL, "no_proxy": [".svc", "10.96.0.0/16", "vault.example.com", "192.0.2.30"]}
+PLACE = {
+    "cluster_http_proxy": URL,
+    # AWS, for all that can lie there.
+    "object_store_endpoint": "",
+    "object_store_ca": "",
+    "secrets_backend": "aws-secrets-manager",
+    "monitoring_receivers": ["slack", "pagerduty", "email"],
+    "monitoring_slack_url": "https://hooks.slack.com/services/T0/B0/word",
+    "monitoring_pagerduty_key": "key",
+    "monitoring_email_to": "ops@example.com",
+    "monitoring_email_from": "alerts@example.com",
+    "monitoring_email_server": "mail.example.com:587",
+}
+# What has pods that ask outside: the Secret by which they are told, and its namespace.
+TOLD = {
+    "postgres-backup.yaml": ("postgres-proxy", "quote-lab"),
+    "snapshots-snapshots.yaml": ("proxy", "etcd-snapshots"),
+    "vault_server-snapshots.yaml": ("proxy", "vault-snapshots"),
+    "velero-velero.yaml": ("proxy", "velero"),
+    "cert_manager-cert-manager.yaml": ("proxy", "cert-manager"),
+    "secrets_delivery-operator.yaml": ("proxy", "secrets-delivery"),
+}
+# By name: it may have any address, but none of the cluster's.
+OUT = {
+    "ports": [{"protocol": "TCP", "port": 3128}],
+    "to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.244.0.0/16", "10.96.0.0/16"]}}],
+}
+Rendered = dict[str, list[dict[str, Any]]]
+
+
+def render(folder: Path, given: dict[str, Any], templates: list[str] = TEMPLATES) -> Rendered:
+    variables = given | {
+        "render_folder": str(folder),
+        "render_templates": [f"{ROOT}/roles/{name}" for name in templates],
+    }
+    command = ["ansible-playbook", "-i", "inventories/production", "tests/unit/render.yml"]
+    command += ["-e", json.dumps(variables)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return {
+        file.name: [document for document in yaml.safe_load_all(file.read_text()) if document]
+        for file in folder.iterdir()
+    }
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    return render(tmp_path_factory.mktemp("proxied"), PLACE)
+
+
+def named(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    (found,) = (one for one in documents if (one["kind"], one["metadata"]["name"]) == (kind, name))
+    return found
+
+
+def content(secret: dict[str, Any]) -> dict[str, str]:
+    return {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
+
+
+def containers(part: Any) -> dict[str, dict[str, Any]]:
+    """Return all containers of pods within an object, by their names."""
+    if isinstance(part, list):
+        return {name: one for item in part for name, one in containers(item).items()}
+    if not isinstance(part, dict):
+        return {}
+    own = {one["name"]: one for key in ("initContainers", "containers") for one in part.get(key) or []}
+    return own | {name: one for item in part.values() for name, one in containers(item).items()}
+
+
+def egress(documents: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return list(named(documents, "NetworkPolicy", name)["spec"]["egress"])
+
+
+def anywhere(rules: list[dict[str, Any]]) -> set[int]:
+    return {port["port"] for rule in rules if not rule.get("to") for port in rule["ports"]}
+
+
+def test_what_is_rendered_fits_the_api(rendered: Rendered) -> None:
+    found = {
+        file: wrong
+        for file, documents in rendered.items()
+        for document in documents
+        if (wrong := "kind" in document and mistakes(document))
+    }
+    assert not found
+
+
+@pytest.mark.parametrize("file", TOLD)
+def test_the_secret_has_all_that_a_program_asks_for(rendered: Rendered, file: str) -> None:
+    name, namespace = TOLD[file]
+    secret = named(rendered[file], "Secret", name)
+    assert secret["metadata"]["namespace"] == namespace
+    found = content(secret)
+    assert (found["HTTP_PROXY"], found["HTTPS_PROXY"]) == (URL, URL)
+    # Services, pods, the API server, nodes, Vault, the machine's own metadata.
+    assert {".svc", ".cluster.local", "10.244.0.0/16", "10.96.0.0/16", "kubernetes.default"} < set(
+        found["NO_PROXY"].split(",")
+    )
+    assert {"192.0.2.11", "192.0.2.21", "vault.example.com", "169.254.169.254"} < set(
+        found["NO_PROXY"].split(",")
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("postgres-backup.yaml", {"dump", "prune", "lifecycle"}),
+        ("snapshots-snapshots.yaml", {"store", "prune"}),
+        ("vault_server-snapshots.yaml", {"store", "prune"}),
+        ("velero-velero.yaml", {"velero", "node-agent"}),
+        ("cert_manager-cert-manager.yaml", {"controller"}),
+        ("secrets_delivery-operator.yaml", {"external-secrets"}),
+    ],
+)
+def test_who_asks_outside_has_it_in_the_environment_and_nobody_else(
+    rendered: Rendered, file: str, told: set[str]
+) -> None:
+    known = containers(rendered[file])
+    assert {name for name, one in known.items() if "envFrom" in one} == told
+    for name in told:
+        assert known[name]["envFrom"] == [{"secretRef": {"name": TOLD[file][0]}}]
+
+
+def test_what_is_read_at_the_start_only_starts_anew_with_another_proxy(rendered: Rendered) -> None:
+    found = [
+        document["metadata"]["name"]
+        for documents in rendered.values()
+        for document in documents
+        if document.get("kind") in {"Deployment", "DaemonSet"}
+        and "quote-platform/proxy" in document["spec"]["template"]["metadata"].get("annotations", {})
+    ]
+    assert sorted(found) == ["cert-manager", "external-secrets", "node-agent", "velero"]
+
+
+def test_barman_cloud_is_told_beside_each_instance(rendered: Rendered) -> None:
+    store = named(rendered["postgres-backup.yaml"], "ObjectStore", "postgres")
+    env = {one["name"]: one for one in store["spec"]["instanceSidecarConfiguration"]["env"]}
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        found = env[name]["valueFrom"]["secretKeyRef"]
+        assert found == {"name": "postgres-proxy", "key": name, "optional": True}
+    assert len(env["PROXY_VERSION"]["value"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("file", "policy", "left"),
+    [
+        ("postgres-backup.yaml", "postgres-dump", set()),
+        ("postgres-cluster.yaml", "postgres", set()),
+        ("snapshots-snapshots.yaml", "etcd-snapshot", {2379}),
+        ("vault_server-snapshots.yaml", "vault-snapshot", {8200}),
+        ("velero-velero.yaml", "velero", set()),
+        # A challenge of a host that is an exception.
+        ("cert_manager-cert-manager.yaml", "cert-manager-controller", {80}),
+        ("secrets_delivery-operator.yaml", "external-secrets", set()),
+        ("monitoring-monitoring.yaml", "alertmanager", {587}),
+        ("logging-eck.yaml", "elasticsearch", set()),
+    ],
+)
+def test_the_proxy_is_the_only_way_out(rendered: Rendered, file: str, policy: str, left: set[int]) -> None:
+    rules = egress(rendered[file], policy)
+    assert [rule for rule in rules if rule.get("ports") == OUT["ports"]] == [OUT]
+    assert anywhere(rules) == left
+
+
+def test_alertmanager_is_told_by_its_configuration(rendered: Rendered) -> None:
+    secret = named(rendered["monitoring-alertmanager-secrets.yaml"], "Secret", "alertmanager-configuration")
+    told = yaml.safe_load(content(secret)["alertmanager.yaml"])["global"]["http_config"]
+    assert told["proxy_url"] == URL
+    assert ".svc" in told["no_proxy"].split(",")
+
+
+def test_elasticsearch_has_the_account_in_its_keystore(rendered: Rendered) -> None:
+    keys = content(named(rendered["logging-eck.yaml"], "Secret", "archive"))
+    assert keys["s3.client.default.proxy.username"] == "platform"
+    assert keys["s3.client.default.proxy.password"] == "s3cret/"
+    (nodes,) = named(rendered["logging-eck.yaml"], "Elasticsearch", "logs")["spec"]["nodeSets"]
+    assert nodes["config"]["s3.client.default.proxy.host"] == "proxy.example.com"
+    assert nodes["config"]["s3.client.default.proxy.port"] == 3128
+
+
+def test_the_password_is_in_secrets_only(rendered: Rendered) -> None:
+    for file, documents in rendered.items():
+        for document in documents:
+            hidden = {"data": ""} if document.get("kind") == "Secret" else {}
+            text = json.dumps(document | hidden)
+            assert "s3cret" not in text, file
+            for encoded in (URL, "s3cret/"):
+                assert base64.b64encode(encoded.encode()).decode() not in text, file
+
+
+OF_STORES = [
+    "postgres/templates/cluster.yaml.j2",
+    "postgres/templates/backup.yaml.j2",
+    "snapshots/templates/snapshots.yaml.j2",
+    "velero/templates/velero.yaml.j2",
+    "vault_server/templates/snapshots.yaml.j2",
+    "logging/templates/eck.yaml.j2",
+]
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("without")
+    render(folder, {}, OF_STORES)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        # A store of one's own, in a network that is excepted: Python's programs would not know that it is.
+        {"cluster_http_proxy": URL, "cluster_proxy_exceptions": ["192.0.2.0/24"]},
+        {"cluster_http_proxy": URL, "cluster_pod_proxy": {}},
+    ],
+    ids=["excepted", "off"],
+)
+def test_pods_that_need_no_proxy_are_as_they_are_without(
+    tmp_path: Path, without: Path, given: dict[str, Any]
+) -> None:
+    render(tmp_path, given, OF_STORES)
+    for file in without.iterdir():
+        assert (tmp_path / file.name).read_text() == file.read_text()
+
+
+EXTERNAL = {
+    "logging_store": "external",
+    "logging_url": "https://logs.example.com:9243",
+    "logging_user": "writer",
+    "logging_password": "word",
+}
+
+
+def test_an_external_store_of_logs_is_reached_by_it(tmp_path: Path) -> None:
+    file = "logging-logging.yaml"
+    documents = render(tmp_path, PLACE | EXTERNAL, ["logging/templates/logging.yaml.j2"])[file]
+    assert all(content(named(documents, "Secret", name))["proxy"] == URL for name in ("collector", "setup"))
+    config = yaml.safe_load(named(documents, "ConfigMap", "collector")["data"]["collector.yaml"])
+    assert config["exporters"]["elasticsearch"]["proxy_url"] == "${file:/etc/account/proxy}"
+    pod = named(documents, "DaemonSet", "collector")["spec"]["template"]["spec"]
+    (account,) = (volume["secret"] for volume in pod["volumes"] if volume["name"] == "account")
+    assert {"key": "proxy", "path": "proxy"} in account["items"]
+    (setup,) = containers(named(documents, "CronJob", "setup")).values()
+    assert {
+        "name": "HTTPS_PROXY",
+        "valueFrom": {"secretKeyRef": {"name": "setup", "key": "proxy"}},
+    } in setup["env"]
+    rules = egress(documents, "collector")
+    assert OUT in rules
+    assert anywhere(rules) == set()
+
+
+def test_a_port_that_only_the_proxy_needs_is_not_asked_for() -> None:
+    given = PLACE | {
+        "monitoring_slack_url": "https://hooks.example.com:8443/services/word",
+        "monitoring_alertmanager_egress_ports": [443, 587],
+        "monitoring_email_time": "08:00",
+        "monitoring_pagerduty_url": "https://events.pagerduty.com/v2/enqueue",
+    }
+    lacks = "monitoring_alertmanager_egress_ports: lacks 8443, which monitoring_slack_url needs"
+    assert choices.receivers(given) == [lacks]
+    assert choices.receivers(given | {"monitoring_proxy": PROXY}) == []
+
+
+# --- what programs make of it -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "direct"),
+    [
+        ("https://hooks.slack.com/x", False),
+        ("https://bucket.s3.eu-central-1.amazonaws.com", False),
+        ("https://vault.example.com:8200", True),
+        ("https://a.vault.example.com", True),
+        ("https://avault.example.com", False),
+        ("https://kubernetes.default.svc", True),
+        ("https://svc", False),
+        ("https://10.96.0.1", True),
+        ("https://10.97.0.1", False),
+        ("https://192.0.2.30:7070", True),
+        ("https://192.0.2.3", False),
+        ("http://hooks.slack.com/x", True),
+    ],
+)
+def test_what_is_reached_directly(url: str, direct: bool) -> None:
+    assert proxies.through(url, PROXY) == ("" if direct else URL)
+
+
+def test_nobody_is_told_who_needs_none() -> None:
+    assert proxies.environment(PROXY, "https://vault.example.com:8200") == {}
+    assert proxies.environment({}, "https://hooks.slack.com") == {}
+    assert proxies.environment(PROXY, "https://vault.example.com", "https://hooks.slack.com") == {
+        "HTTPS_PROXY": URL,
+        "NO_PROXY": ".svc,10.96.0.0/16,vault.example.com,192.0.2.30",
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "direct"),
+    [
+        ("https://192.0.2.30:7070", True),
+        ("https://vault.example.com:8200", True),
+        ("https://bucket.s3.eu-central-1.amazonaws.com", False),
+        # What it does not know: what lies in such a network is either named, or not told of the proxy at all.
+        ("https://10.96.0.1", False),
+    ],
+)
+def test_botocore_judges_addresses_and_names_the_same_but_knows_no_networks(
+    monkeypatch: pytest.MonkeyPatch, url: str, direct: bool
+) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in proxies.environment(PROXY, "https://hooks.slack.com").items():
+        monkeypatch.setenv(name, text)
+    assert get_environ_proxies(url).get("https", "") == ("" if direct else URL)
+
+
+@pytest.mark.parametrize(
+    ("host", "cidr"), [("192.0.2.9", "192.0.2.9/32"), ("[2001:db8::9]", "2001:db8::9/128")]
+)
+def test_a_proxy_with_an_address_is_all_that_is_reached(host: str, cidr: str) -> None:
+    told = {"HTTPS_PROXY": f"http://me:a@{host}:8080", "NO_PROXY": "x"}
+    rule = {"ports": [{"protocol": "TCP", "port": 8080}], "to": [{"ipBlock": {"cidr": cidr}}]}
+    assert proxies.rules(told, ["10.244.0.0/16"]) == [rule]
+    assert proxies.rules({}, []) == []
