@@ -17,6 +17,7 @@ from rendering import render
 from e2e.receiver import PAGERDUTY_KEY, SLACK_PATH, Receiver, free_port, receiving
 from proxy import proxying
 
+TEMPLATE = "monitoring/templates/alertmanager.yml.j2"
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/monitoring"
 # In Alertmanager's pod; here they lie elsewhere.
@@ -56,8 +57,7 @@ def configurations(
     for some in FEWER:
         own = {"monitoring_receivers": list(some), "monitoring_email_time": "23:45"}
         given[some] = receiver.variables() | own
-    template = "monitoring/templates/alertmanager.yml.j2"
-    texts = render(tmp_path_factory.mktemp("rendered"), *((template, own) for own in given.values()))
+    texts = render(tmp_path_factory.mktemp("rendered"), *((TEMPLATE, own) for own in given.values()))
     return dict(zip(given, texts, strict=True))
 
 
@@ -230,7 +230,7 @@ def test_a_message_goes_through_a_proxy(tmp_path: Path, receiver: Receiver) -> N
             "monitoring_slack_url": url,
             "cluster_http_proxy": proxy.url("127.0.0.1"),
         }
-        text = render(tmp_path, variables)
+        (text,) = render(tmp_path, (TEMPLATE, variables))
         assert re.search(r"^ +no_proxy: .*\.svc,", text, re.MULTILINE)
         # Debian's does not know this line yet.
         file = at_home(tmp_path, re.sub(r"^ +no_proxy: .*\n", "", text, flags=re.MULTILINE), variables)
