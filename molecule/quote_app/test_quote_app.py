@@ -106,8 +106,8 @@ class Deployer:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": asked | {"namespace": one.get("namespace", NAMESPACE)}},
         }
-        text = shlex.quote(json.dumps(review))
-        line = f"printf %s {text} | {KUBECTL.split()[0]} --kubeconfig {self.file} create --validate=false -f - -o json"
+        command = f"{KUBECTL.split()[0]} --kubeconfig {self.file} create --validate=false -f - -o json"
+        line = f"printf %s {shlex.quote(json.dumps(review))} | {command}"
         return bool(json.loads(self.host.check_output(line))["status"]["allowed"])
 
 
