@@ -9,7 +9,7 @@ from ansible.plugins.action import ActionBase
 from quote_platform.component.manifests import assemble, fetch
 from quote_platform.component.objects import FIRST, LAST, stages
 
-CLUSTER_WIDE = ("ClusterRole", "ClusterRoleBinding", "ClusterIssuer")
+CLUSTER_WIDE = ("ClusterRole", "ClusterRoleBinding", "ClusterIssuer", "ValidatingAdmissionPolicy")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scenario import Cluster, Inventory
+from scenario import Cluster, Inventory, words
 
 RECORD = "quote-platform/node-settings"
 Object = dict[str, Any]
@@ -93,4 +93,4 @@ def test_what_was_changed_by_hand_is_named_and_set_again(
 def test_a_node_that_is_none_is_refused(inventory: Inventory) -> None:
     done = inventory.play("--extra-vars", json.dumps({"node": "nobody"}))
     assert done.returncode != 0
-    assert "no nodes of the cluster: nobody" in done.stdout
+    assert "no nodes of the cluster: nobody" in words(done)

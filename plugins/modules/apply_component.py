@@ -38,6 +38,11 @@ options:
     elements: dict
     default: []
   timeout: {type: int, default: 120, description: Seconds to wait.}
+  render:
+    description: Folder into which the objects are written in place of being applied, without values of
+      Secrets; no API server is asked. For M(commit_objects).
+    type: path
+    default: ""
 author: [Quote Platform]
 """
 RETURN = """

@@ -46,7 +46,7 @@ def test_a_whole_run_converges(lab: Lab) -> None:
 def test_drift_is_named_and_repaired(lab: Lab) -> None:
     lab.ssh("worker-1", "echo '# drift' >> /etc/crictl.yaml")
     lab.ssh("worker-2", "sysctl -w net.bridge.bridge-nf-call-ip6tables=0")
-    lab.kubectl("set image -n quote-lab deployment/quote-app quote-app=example.com/foreign:1")
+    lab.kubectl("set image -n quote-lab deployment/quote-app quote-app=ghcr.io/quote-platform/foreign:1")
     lab.kubectl("delete networkpolicy -n quote-lab postgres")
     run = site(lab, "dry run on drift", "--check", "--diff")
     succeeded(run)

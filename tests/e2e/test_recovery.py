@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from quote_platform import paths, vault
+from quote_platform.mirror import catalogue
 
 from .conftest import LAB_UP, NAME, ROOT, Eventually, Lab, primary_of, sql, stored, writer
 from .test_platform import succeeded
@@ -34,14 +35,18 @@ def keeper(word: str) -> dict[str, Any]:
     }
     container = {
         "name": "main",
-        "image": "docker.io/library/busybox:1.37.0",
+        # One of the images that the policies of admission let into the application's namespace.
+        "image": catalogue.versions()["snapshots_image"],
         # Only its first pod writes; one that is made anew has what was restored.
         "command": [
-            "sh",
+            "python3",
             "-c",
-            "test -e /data/made || echo $0 > /data/word; touch /data/made; sleep 86400",
+            "import pathlib, sys, time; made = pathlib.Path('/data/made'); "
+            "made.exists() or pathlib.Path('/data/word').write_text(sys.argv[1]); made.touch(); "
+            "time.sleep(86400)",
             word,
         ],
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
@@ -190,7 +195,8 @@ def test_the_namespace_is_lost_with_the_whole_database(lab: Lab, backed_up: str)
     space = ("playbooks/restore-namespace.yml", *confirmed, "-e", "restore_namespace=quote-lab")
     succeeded(lab.play("restore of the namespace", *space))
     lab.kubectl("wait -n quote-lab --for=condition=Ready pod/keeper --timeout=60s")
-    assert lab.kubectl("exec -n quote-lab keeper -c main -- cat /data/word").strip() == backed_up
+    read = "python3 -c 'print(open(\"/data/word\").read())'"
+    assert lab.kubectl(f"exec -n quote-lab keeper -c main -- {read}").strip() == backed_up
     succeeded(lab.play("restore of the whole database", "playbooks/restore-postgres.yml", *confirmed))
     with lab.http(lab.workers[0]) as http:
         assert lab.ask(http, "GET", "/api/quotes/random").status_code == 200

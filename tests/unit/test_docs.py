@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from quote_platform import roledocs
 from quote_platform.cli import app
@@ -76,7 +76,7 @@ def test_commands_of_quote_platform_exist(page: Path) -> None:
         if found := re.match(r"quote-platform ((?:[a-z-]+ ?)+)", line):
             command = typer.main.get_command(app)
             for name in found[1].split():
-                if not isinstance(command, click.Group):
+                if not isinstance(command, TyperGroup):
                     break
                 assert name in command.commands, f"`{line}`: no such command"
                 command = command.commands[name]

@@ -1,8 +1,11 @@
 """Linters see all Python that there is."""
 
+import os
 import subprocess
 import tomllib
 from pathlib import Path
+
+import ansible_lint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,3 +35,23 @@ def test_mypy_checks_every_file() -> None:
 
 def test_ruff_checks_every_file() -> None:
     assert python() <= set(map(Path, output("ruff", "check", "--show-files")))
+
+
+def test_a_syntax_check_of_the_lint_says_what_the_command_says(tmp_path: Path) -> None:
+    env = os.environ | {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "False"}
+    checker = ansible_lint.Checker(env)
+    for name, text in {
+        "right.yml": "- hosts: all\n  roles: [component]\n",
+        "broken.yml": "- hosts: all\n  tasks:\n    - ansible.builtin.no_such_module:\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+        command = [*ansible_lint.CHECK, "-vv", str(tmp_path / name)]
+        said = checker.check(command)
+        expected = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        assert (said.returncode, said.stdout, said.stderr) == (
+            expected.returncode,
+            expected.stdout,
+            expected.stderr,
+        )
+    assert expected.returncode != 0
+    checker.end()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from rendering import render
 from test_manifests import mistakes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,18 +94,9 @@ def test_saved_objects_name_what_is_there() -> None:
 
 @pytest.fixture(scope="module")
 def fluentd(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("fluentd")
-    given = {
-        "render_folder": str(folder),
-        "render_templates": [f"{ROLE}/templates/logging.yaml.j2"],
-        "logging_collector": "fluentd",
-    }
-    command = ["ansible-playbook", "-i", "inventories/production", "tests/unit/render.yml"]
-    done = subprocess.run(
-        [*command, "-e", json.dumps(given)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    return [one for one in yaml.safe_load_all((folder / "logging-logging.yaml").read_text()) if one]
+    own = {"logging_collector": "fluentd"}
+    (text,) = render(tmp_path_factory.mktemp("fluentd"), ("logging/templates/logging.yaml.j2", own))
+    return [one for one in yaml.safe_load_all(text) if one]
 
 
 def test_objects_with_fluentd_fit(fluentd: list[dict[str, Any]]) -> None:

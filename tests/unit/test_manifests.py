@@ -15,6 +15,7 @@ import pytest
 import yaml
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
+from rendering import render
 
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source
@@ -23,6 +24,7 @@ from quote_platform.verify import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = [
+    "admission/templates/policies.yaml.j2",
     "pod_network/templates/kube-router.yaml.j2",
     "storage/templates/storage-class.yaml.j2",
     "postgres/templates/cluster.yaml.j2",
@@ -119,25 +121,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rendered(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    given = {
-        "render_folder": str(folder),
-        "render_templates": [f"{ROOT}/roles/{name}" for name in TEMPLATES],
-        # Not its default: whoever names it has to follow.
-        "secrets_delivery_namespace": "delivery",
-    }
-    command = [
-        "ansible-playbook",
-        "-i",
-        "inventories/production",
-        "tests/unit/render.yml",
-        "-e",
-        json.dumps(given),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]
+    # Not its default: whoever names it has to follow.
+    own = {"secrets_delivery_namespace": "delivery"}
+    texts = render(folder, *((name, own) for name in TEMPLATES), workloads=True)
     return {
-        file.name: [document for document in yaml.safe_load_all(file.read_text()) if document]
-        for file in folder.iterdir()
+        name.replace("/templates/", "-").removesuffix(".j2"): [
+            document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document
+        ]
+        for name, text in zip(TEMPLATES, texts, strict=True)
     }
 
 
@@ -258,7 +249,7 @@ def asked_for(documents: list[dict[str, Any]]) -> dict[str, tuple[str, int | Non
 def test_what_validation_sums_up_is_what_is_requested(
     rendered: dict[str, list[dict[str, Any]]], folder: Path
 ) -> None:
-    table = json.loads(Path(f"{folder}.workloads").read_text())
+    table = json.loads((folder / "workloads.json").read_text())
     found = asked_for([document for documents in rendered.values() for document in documents])
     for name, template in PATCHED.items():
         (text,) = re.findall(r"requests: (\{.*\})", (ROOT / "roles" / template).read_text())
@@ -285,7 +276,7 @@ def test_what_validation_sums_up_is_what_is_requested(
 def test_what_validation_says_of_kubeadm_is_what_it_requests(
     rendered: dict[str, list[dict[str, Any]]], folder: Path
 ) -> None:
-    table = {row["name"]: row for row in json.loads(Path(f"{folder}.workloads").read_text())}
+    table = {row["name"]: row for row in json.loads((folder / "workloads.json").read_text())}
     phases = Source(cat.load(), lambda _: None).module("kubernetes") / "cmd/kubeadm/app/phases"
     pods = re.findall(r'ComponentResources\("(\w+)"\)', (phases / "controlplane/manifests.go").read_text())
     etcd = re.findall(

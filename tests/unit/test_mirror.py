@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from quote_platform import paths
+from quote_platform.images import untagged
 from quote_platform.mirror import align, availability, progress, publish, source, storage, upstream
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror import fill as filling
@@ -92,7 +93,7 @@ def test_sources_are_of_the_pinned_version() -> None:
         "monitoring": "monitoring_operator_image",
         "alertmanager": "monitoring_alertmanager_image",
     }.items():
-        assert versions[name].endswith(cat.module_version(recipe)), name
+        assert versions[name].partition("@")[0].endswith(cat.module_version(recipe)), name
     # What shares the recipe. Prometheus' module has its major version in the minor one.
     shared = (cat.folder() / "recipes" / "monitoring" / "go.mod").read_text()
     for module, name in {
@@ -101,8 +102,8 @@ def test_sources_are_of_the_pinned_version() -> None:
         "github.com/prometheus/blackbox_exporter": "monitoring_blackbox_image",
         "github.com/brancz/kube-rbac-proxy": "monitoring_rbac_proxy_image",
     }.items():
-        assert f"\t{module} {versions[name].split(':')[1]}\n" in shared, name
-    major, minor, patch = versions["monitoring_prometheus_image"].split(":v")[1].split(".")
+        assert f"\t{module} {untagged(versions[name])[1]}\n" in shared, name
+    major, minor, patch = untagged(versions["monitoring_prometheus_image"])[1].removeprefix("v").split(".")
     assert f"\tgithub.com/prometheus/prometheus v0.{major}{minor}.{patch}\n" in shared
 
 

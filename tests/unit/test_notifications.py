@@ -1,6 +1,5 @@
 """Who is told what: the real Alertmanager with our configuration, and receivers over the real protocols."""
 
-import json
 import re
 import subprocess
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from rendering import render
 
 from e2e.receiver import PAGERDUTY_KEY, SLACK_PATH, Receiver, free_port, receiving
 from proxy import proxying
@@ -22,20 +22,13 @@ ROLE = ROOT / "roles/monitoring"
 # In Alertmanager's pod; here they lie elsewhere.
 CONFIG, KEYS = "/etc/alertmanager/config/", "/etc/alertmanager/secrets/alertmanager-credentials/"
 RECEIVERS = ("slack", "pagerduty", "email")
-
-
-def render(folder: Path, variables: dict[str, Any]) -> str:
-    """Return the configuration, as the role makes it."""
-    given = {
-        "render_folder": str(folder),
-        "render_templates": [f"{ROLE}/templates/alertmanager.yml.j2"],
-    } | variables
-    command = ["ansible-playbook", "-i", "inventories/production", "tests/unit/render.yml", "-e"]
-    done = subprocess.run(
-        [*command, json.dumps(given)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    return (folder / "monitoring-alertmanager.yml").read_text()
+# Who is told of what is critical, and of a warning.
+FEWER = {
+    (): ("nobody", "nobody"),
+    ("slack",): ("slack", "slack"),
+    ("pagerduty",): ("pagerduty", "nobody"),
+    ("email",): ("email,nobody", "email,nobody"),
+}
 
 
 def at_home(folder: Path, text: str, variables: dict[str, Any]) -> Path:
@@ -55,10 +48,26 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def configuration(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Path:
-    folder = tmp_path_factory.mktemp("alertmanager")
-    variables = receiver.variables()
-    return at_home(folder, render(folder, variables), variables)
+def configurations(
+    tmp_path_factory: pytest.TempPathFactory, receiver: Receiver
+) -> dict[tuple[str, ...] | None, str]:
+    """The configuration, as the role makes it, with all receivers (None) and with fewer."""
+    given: dict[tuple[str, ...] | None, dict[str, Any]] = {None: receiver.variables()}
+    for some in FEWER:
+        own = {"monitoring_receivers": list(some), "monitoring_email_time": "23:45"}
+        given[some] = receiver.variables() | own
+    template = "monitoring/templates/alertmanager.yml.j2"
+    texts = render(tmp_path_factory.mktemp("rendered"), *((template, own) for own in given.values()))
+    return dict(zip(given, texts, strict=True))
+
+
+@pytest.fixture(scope="module")
+def configuration(
+    tmp_path_factory: pytest.TempPathFactory,
+    receiver: Receiver,
+    configurations: dict[tuple[str, ...] | None, str],
+) -> Path:
+    return at_home(tmp_path_factory.mktemp("alertmanager"), configurations[None], receiver.variables())
 
 
 def amtool(*arguments: str | Path) -> str:
@@ -81,24 +90,19 @@ def test_routes(configuration: Path, labels: str, told: str) -> None:
     amtool("config", "routes", "test", *arguments)
 
 
-@pytest.mark.parametrize(
-    ("receivers", "critical", "warning"),
-    [
-        ([], "nobody", "nobody"),
-        (["slack"], "slack", "slack"),
-        (["pagerduty"], "pagerduty", "nobody"),
-        (["email"], "email,nobody", "email,nobody"),
-    ],
-)
+@pytest.mark.parametrize(("receivers", "told"), [(list(some), told) for some, told in FEWER.items()])
 def test_fewer_receivers(
-    tmp_path: Path, receiver: Receiver, receivers: list[str], critical: str, warning: str
+    tmp_path: Path,
+    receiver: Receiver,
+    configurations: dict[tuple[str, ...] | None, str],
+    receivers: list[str],
+    told: tuple[str, str],
 ) -> None:
-    variables = receiver.variables() | {"monitoring_receivers": receivers, "monitoring_email_time": "23:45"}
-    file = at_home(tmp_path, render(tmp_path, variables), variables)
+    file = at_home(tmp_path, configurations[tuple(receivers)], receiver.variables())
     assert "SUCCESS" in amtool("check-config", file)
-    for severity, told in (("critical", critical), ("warning", warning)):
+    for severity, names in zip(("critical", "warning"), told, strict=True):
         amtool(
-            "config", "routes", "test", f"--config.file={file}", f"--verify.receivers={told}",
+            "config", "routes", "test", f"--config.file={file}", f"--verify.receivers={names}",
             f"severity={severity}",
         )  # fmt: skip
 
@@ -226,7 +230,7 @@ def test_a_message_goes_through_a_proxy(tmp_path: Path, receiver: Receiver) -> N
             "monitoring_slack_url": url,
             "cluster_http_proxy": proxy.url("127.0.0.1"),
         }
-        text = render(tmp_path, variables)
+        (text,) = render(tmp_path, ("monitoring/templates/alertmanager.yml.j2", variables))
         assert re.search(r"^ +no_proxy: .*\.svc,", text, re.MULTILINE)
         # Debian's does not know this line yet.
         file = at_home(tmp_path, re.sub(r"^ +no_proxy: .*\n", "", text, flags=re.MULTILINE), variables)

@@ -9,7 +9,7 @@ import pytest
 
 from plugins.filter import proxies
 from plugins.modules import probe_node, write_node_files
-from quote_platform import aws, certificates, component, node_settings, object_store, upgrade, vault
+from quote_platform import aws, certificates, component, history, node_settings, object_store, upgrade, vault
 from quote_platform.validation import task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,6 +17,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "apply_aws": aws.APPLY,
     "apply_component": component.SPEC,
     "await_workloads": upgrade.WAIT,
+    "commit_objects": history.SPEC,
     "destroy_aws": aws.DESTROY,
     "hold_cluster": upgrade.HOLD,
     "issue_certificate": certificates.SPEC,

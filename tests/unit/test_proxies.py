@@ -2,14 +2,14 @@
 
 import base64
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from botocore.utils import get_environ_proxies
-from test_manifests import ROOT, TEMPLATES, mistakes
+from rendering import render
+from test_manifests import TEMPLATES, mistakes
 
 from quote_platform import proxies
 from quote_platform.validation import choices
@@ -46,24 +46,22 @@ OUT = {
 Rendered = dict[str, list[dict[str, Any]]]
 
 
-def render(folder: Path, given: dict[str, Any], templates: list[str] = TEMPLATES) -> Rendered:
-    variables = given | {
-        "render_folder": str(folder),
-        "render_templates": [f"{ROOT}/roles/{name}" for name in templates],
-    }
-    command = ["ansible-playbook", "-i", "inventories/production", "tests/unit/render.yml"]
-    command += ["-e", json.dumps(variables)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]
+def texts(folder: Path, given: dict[str, Any], templates: list[str] = TEMPLATES) -> dict[str, str]:
+    found = render(folder, *((name, given) for name in templates))
+    names = [name.replace("/templates/", "-").removesuffix(".j2") for name in templates]
+    return dict(zip(names, found, strict=True))
+
+
+def objects(rendered: dict[str, str]) -> Rendered:
     return {
-        file.name: [document for document in yaml.safe_load_all(file.read_text()) if document]
-        for file in folder.iterdir()
+        name: [document for document in yaml.safe_load_all(text) if document]
+        for name, text in rendered.items()
     }
 
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
-    return render(tmp_path_factory.mktemp("proxied"), PLACE)
+    return objects(texts(tmp_path_factory.mktemp("proxied"), PLACE))
 
 
 def named(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
@@ -217,10 +215,8 @@ OF_STORES = [
 
 
 @pytest.fixture(scope="module")
-def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("without")
-    render(folder, {}, OF_STORES)
-    return folder
+def without(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return texts(tmp_path_factory.mktemp("without"), {}, OF_STORES)
 
 
 @pytest.mark.parametrize(
@@ -233,11 +229,9 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["excepted", "off"],
 )
 def test_pods_that_need_no_proxy_are_as_they_are_without(
-    tmp_path: Path, without: Path, given: dict[str, Any]
+    tmp_path: Path, without: dict[str, str], given: dict[str, Any]
 ) -> None:
-    render(tmp_path, given, OF_STORES)
-    for file in without.iterdir():
-        assert (tmp_path / file.name).read_text() == file.read_text()
+    assert texts(tmp_path, given, OF_STORES) == without
 
 
 EXTERNAL = {
@@ -250,7 +244,7 @@ EXTERNAL = {
 
 def test_an_external_store_of_logs_is_reached_by_it(tmp_path: Path) -> None:
     file = "logging-logging.yaml"
-    documents = render(tmp_path, PLACE | EXTERNAL, ["logging/templates/logging.yaml.j2"])[file]
+    documents = objects(texts(tmp_path, PLACE | EXTERNAL, ["logging/templates/logging.yaml.j2"]))[file]
     assert all(content(named(documents, "Secret", name))["proxy"] == URL for name in ("collector", "setup"))
     config = yaml.safe_load(named(documents, "ConfigMap", "collector")["data"]["collector.yaml"])
     assert config["exporters"]["elasticsearch"]["proxy_url"] == "${file:/etc/account/proxy}"

@@ -120,6 +120,26 @@ def test_two_lanes_run_side_by_side_and_a_third_follows(tmp_path: Path) -> None:
     assert said.index("c begins") > min(said.index("a ends"), said.index("b ends"))
 
 
+def test_a_step_waits_for_what_it_needs_of_another_lane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        RUNNER["lane_of"].__globals__, "AFTER", {"second": ("first",), "alone": ("not-here",)}
+    )
+    log = tmp_path / "log"
+
+    def step(name: str, lane: str, seconds: int) -> Any:
+        script = (
+            "import sys, time; time.sleep(int(sys.argv[3])); open(sys.argv[1], 'a').write(sys.argv[2] + ' ')"
+        )
+        command = [sys.executable, "-c", script, str(log), name, str(seconds)]
+        return RUNNER["Step"]("unit", name, command, 1, lane=lane, cwd=tmp_path)
+
+    steps = [step("second", "a", 0), step("alone", "b", 0), step("first", "b", 1)]
+    assert not any(outcome.failed for outcome in RUNNER["run"](steps, time.monotonic() + 60))
+    assert log.read_text().split() == ["alone", "first", "second"]
+
+
 def test_an_interrupted_run_ends_its_step_and_starts_no_other(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     steps = [RUNNER["Step"]("unit", name, command, 1, cwd=tmp_path) for name in ("first", "second")]

@@ -20,6 +20,13 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from ansible import constants
+from ansible._internal._templating._jinja_bits import (
+    _TEMPLATE_OVERRIDE_FIELD_NAMES as OVERRIDES,
+)
+from ansible._internal._templating._jinja_bits import (
+    AnsibleEnvironment,
+    _TemplateCompileContext,
+)
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultSecretsContext
@@ -41,6 +48,27 @@ HOSTS = {
 
 init_plugin_loader()
 VaultSecretsContext.initialize(VaultSecretsContext(secrets=[]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> Iterator[None]:
+    """Compile an expression once, not for each of the hundred inventories that it is resolved for."""
+    known: dict[Any, Any] = {}
+    compiling = AnsibleEnvironment.compile
+
+    def cached(self: Any, source: Any, *args: Any, **options: Any) -> Any:
+        if not isinstance(source, str):
+            return compiling(self, source, *args, **options)
+        context = _TemplateCompileContext.current(optional=True)
+        settings = [getattr(self, field) for field in OVERRIDES]
+        key = (str(source), args, *options.items(), *settings, context and context.escape_backslashes)
+        if key not in known:
+            known[key] = compiling(self, source, *args, **options)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AnsibleEnvironment, "compile", cached)
+        yield
 
 
 def inventory(folder: Path, case: dict[str, Any]) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from quote_platform.component import record
+from quote_platform.component import record, staging
 from quote_platform.component.manifests import assemble, fetch
 from quote_platform.component.objects import Document, Refused, autoscaled, clean, established, stages, title
 from quote_platform.component.server import Server
@@ -31,6 +31,7 @@ SPEC: dict[str, Any] = {
     "gone": {"type": "list", "elements": "str", "default": []},
     "wait": {"type": "list", "elements": "dict", "default": []},
     "timeout": {"type": "int", "default": 120},
+    "render": {"type": "path", "default": ""},
 }
 # And the task prune_components.
 PRUNE: dict[str, Any] = {
@@ -61,6 +62,9 @@ def run(given: Document, dry_run: bool) -> Document:
     documents = assemble(texts, given["patches"], given["objects"])
     if given["prune"]:
         _check(given["name"], documents)
+    if given.get("render"):
+        staging.put(Path(given["render"]), given["name"], given["namespace"], documents)
+        return _result([], []) | {"objects": len(documents)}
     # One that is waited for may itself be starting; one that is to be changed is missed at once.
     server = Server(given["kubeconfig"], dry_run, given["timeout"], patient=bool(given["wait"]))
     recorded = _begin(server, given, documents) if given["prune"] and server.client else None

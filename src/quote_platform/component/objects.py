@@ -14,7 +14,12 @@ FIELD_MANAGER = "quote-platform"
 STARTER = f"{FIELD_MANAGER}-start"
 # What has to exist before the rest, and what would intercept the rest if it came earlier.
 FIRST = ("Namespace", "CustomResourceDefinition", "PriorityClass", "StorageClass", "IngressClass")
-LAST = ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "APIService")
+LAST = (
+    "ValidatingAdmissionPolicyBinding",
+    "ValidatingWebhookConfiguration",
+    "MutatingWebhookConfiguration",
+    "APIService",
+)
 # The server writes these; they say nothing about what we want.
 SERVER_FIELDS = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink")
 # What a workload's status must say of its pods before it is rolled out.

@@ -7,9 +7,12 @@ from typing import Any
 import yaml
 
 from quote_platform import components, paths
+from quote_platform.images import Reference
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab
+from quote_platform.mirror import catalogue, publish
 from quote_platform.mirror.availability import unavailable
+from quote_platform.mirror.storage import root
 
 HEADER = "# Written by `quote-platform lab up`; changes are lost at the next one.\n"
 
@@ -35,6 +38,21 @@ def _dump(path: Path, data: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(HEADER + yaml.safe_dump(data, sort_keys=False, width=110))
     path.chmod(0o600)  # passwords of a hostile place are in it
+
+
+def built() -> dict[str, str]:
+    """Return the images that are pinned by a digest and that the mirror has built, by the digest that it has.
+
+    What it fetched has its publisher's.
+    """
+    found = {}
+    for name, image in catalogue.versions().items():
+        if not name.endswith("_image") or not (pinned := Reference.parse(image).digest):
+            continue
+        own = publish.digest_in(root() / "registry", image)
+        if own and own != pinned:
+            found[name] = image.replace(pinned, own)
+    return found
 
 
 def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
@@ -75,7 +93,7 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         "versitygw_repository": f"{base}/apt/versitygw/",
         "node_exporter_repository": f"{base}/apt/node-exporter/",
         "components_unavailable": lacking,
-    }
+    } | built()
     if not lab.hostile:
         settings |= {
             "kubernetes_packages_repository": f"{base}/apt/kubernetes/",

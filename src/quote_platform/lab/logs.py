@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from quote_platform.images import untagged
 from quote_platform.lab import podman
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab
@@ -95,10 +96,11 @@ def start(lab: Lab, home: Path) -> None:
         case "exited" | "stopped":
             podman.run("start", store.name)
             return
-    image = str(catalogue.versions()["log_store_image"])
+    name, tag = untagged(str(catalogue.versions()["log_store_image"]))
+    image = f"{name}:{tag}"
     if not publish.image_in(root() / "registry", image):
         raise LabError(f"the mirror does not hold {image}: run `quote-platform mirror fill`")
-    ours = f"localhost/quote-platform-logs:{image.rsplit(':', 1)[1]}"
+    ours = f"localhost/quote-platform-logs:{tag}"
     with publish.registry() as address:
         podman.run("pull", "--quiet", "--tls-verify=false", f"{address}/{image}")
         podman.run("tag", f"{address}/{image}", ours)

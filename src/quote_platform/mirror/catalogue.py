@@ -70,6 +70,12 @@ class Root(Entry):
     commands: list[str] = []
 
 
+class DatedRoot(Root):
+    """A root file system of the packages that an archive has, such as Debian's at a moment."""
+
+    archive: str
+
+
 class Repository(Entry):
     """A signed apt repository."""
 
@@ -112,6 +118,25 @@ class Image(Needed):
     command: list[str] = []
     environment: dict[str, str] = {}
     user: str = ""
+
+    def settings(self) -> dict[str, Any]:
+        """Return how it runs, by OCI's names; an application runs as its container file says."""
+        environment, user, entrypoint = dict(self.environment), self.user, self.entrypoint
+        found: dict[str, Any] = {}
+        if self.application:
+            environment["NODE_ENV"] = "production"
+            user = user or "1000:1000"
+            entrypoint = entrypoint or ["node", "src/main.js"]
+            found["WorkingDir"] = "/app"
+        if environment:
+            found["Env"] = [f"{key}={value}" for key, value in environment.items()]
+        if user:
+            found["User"] = user
+        if entrypoint:
+            found["Entrypoint"] = entrypoint
+        if self.command:
+            found["Cmd"] = self.command
+        return found
 
 
 class Manifest(Entry):
@@ -159,6 +184,11 @@ def versions(kubernetes: str = "") -> dict[str, Any]:
     raw: dict[str, Any] = yaml.safe_load(path.read_text())
     if kubernetes:
         raw |= other_kubernetes()[kubernetes]
+    return rendered(raw)
+
+
+def rendered(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return variables with their templates resolved, which name others of them."""
     return {name: _render(value, raw) for name, value in raw.items()}
 
 

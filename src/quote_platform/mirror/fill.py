@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from quote_platform import paths
+from quote_platform.images import untagged
 from quote_platform.mirror import availability, progress, publish, storage, upstream
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source, run
@@ -123,8 +124,8 @@ def _package(catalogue: cat.Catalogue, source: Source, name: str, package: cat.P
 
 
 def _image(source: Source | None, image: cat.Image, component: str = "") -> Artifact:
-    tagged = image.image.split("@", 1)[0]
-    name, version = tagged.rsplit(":", 1)
+    name, version = untagged(image.image)
+    tagged = f"{name}:{version}"
 
     def build(registry: str) -> None:
         if source:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import yaml
 
+from quote_platform.images import untagged
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import run
 from quote_platform.mirror.storage import MirrorError, RefusedError, root
@@ -215,11 +216,20 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 def image_in(registry_storage: Path, image: str) -> bool:
     """Tell whether the registry's storage holds an image's tag."""
-    name, tag = image.rsplit(":", 1)
-    link = (
+    return _link(registry_storage, image).is_file()
+
+
+def digest_in(registry_storage: Path, image: str) -> str:
+    """Return the digest of an image's tag in the registry's storage, empty if it is not there."""
+    link = _link(registry_storage, image)
+    return link.read_text().strip() if link.is_file() else ""
+
+
+def _link(registry_storage: Path, image: str) -> Path:
+    name, tag = untagged(image)
+    return (
         registry_storage / "docker/registry/v2/repositories" / name / "_manifests/tags" / tag / "current/link"
     )
-    return link.is_file()
 
 
 def take_program(image: str, target: Path) -> None:
@@ -230,7 +240,7 @@ def take_program(image: str, target: Path) -> None:
     with registry() as address, tempfile.TemporaryDirectory() as scratch:
         # Only it and its like read every compression that an image may have.
         copy = ["skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", "--dest-decompress"]
-        run([*copy, f"docker://{address}/{image}", f"dir:{scratch}"])
+        run([*copy, f"docker://{address}/{':'.join(untagged(image))}", f"dir:{scratch}"])
 
         def blob(entry: dict[str, str]) -> Path:
             return Path(scratch, entry["digest"].removeprefix("sha256:"))

@@ -14,10 +14,12 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import httpx
 
 from quote_platform import paths
+from quote_platform.images import untagged
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror import progress
 from quote_platform.mirror.storage import MirrorError, RefusedError, root
@@ -88,6 +90,15 @@ def run(
             f"{Path(str(command[0])).name} {command[1]} failed ({process.returncode}):\n{tail}{where}"
         )
     return printed
+
+
+def _words(settings: dict[str, Any]) -> list[str]:
+    """Return the options by which buildah is told how an image runs."""
+    words = [word for pair in settings.get("Env", []) for word in ("--env", pair)]
+    for option, name in (("--workingdir", "WorkingDir"), ("--user", "User")):
+        words += [option, settings[name]] if name in settings else []
+    words += ["--entrypoint", json.dumps(settings["Entrypoint"])] if "Entrypoint" in settings else []
+    return words + (["--cmd", " ".join(settings["Cmd"])] if "Cmd" in settings else [])
 
 
 class Source:
@@ -339,8 +350,12 @@ class Source:
                 *excludes,
                 *hooks,
             ]
+            archive = []
+            if isinstance(entry, cat.DatedRoot):  # its index may be past its date
+                command.append('--aptopt=Acquire::Check-Valid-Until "false"')
+                archive = [entry.archive]
             run(
-                [*command, clean, entry.suite, part / "root.tar"],
+                [*command, clean, entry.suite, part / "root.tar", *archive],
                 self.logs / f"root-{name}.log",
                 env={"SOURCE_DATE_EPOCH": "0"},
             )
@@ -407,7 +422,8 @@ class Source:
     # --- images -----------------------------------------------------------------------------------------
 
     def image_key(self, image: cat.Image) -> str:
-        """Return the hash of an image's recipe."""
+        """Return the hash of an image's recipe. A digest is its publisher's, and no part of it."""
+        image = image.model_copy(update={"image": ":".join(untagged(image.image))})
         recipes = sorted({file.split("/")[0] for files in image.files.values() for file in files})
         parts: list[object] = [image, [self.binaries_key(recipe) for recipe in recipes]]
         if image.root:
@@ -446,17 +462,7 @@ class Source:
             ).strip()
             try:
                 run([*buildah, "copy", container, tree, "/"], log)
-                settings = [
-                    word for key, value in image.environment.items() for word in ("--env", f"{key}={value}")
-                ]
-                if image.application:
-                    settings += ["--workingdir", "/app", "--env", "NODE_ENV=production"]
-                user = image.user or ("1000:1000" if image.application else "")
-                settings += ["--user", user] if user else []
-                entrypoint = image.entrypoint or (["node", "src/main.js"] if image.application else [])
-                settings += ["--entrypoint", json.dumps(entrypoint)] if entrypoint else []
-                settings += ["--cmd", " ".join(image.command)] if image.command else []
-                run([*buildah, "config", *settings, container], log)
+                run([*buildah, "config", *_words(image.settings()), container], log)
                 name = f"localhost/{self.image_key(image)}"
                 run([*buildah, "commit", "--quiet", "--rm", "--timestamp", "0", container, name], log)
                 push = [*buildah, "push", "--quiet", "--tls-verify=false", *COMPRESSION]

@@ -94,6 +94,13 @@ ITEMS: tuple[tuple[str, Callable[[str], object], str, str], ...] = (
         "HOST:PORT",
         "for example db.example.com:5432",
     ),
+    (
+        r"admission_registries",
+        re.compile(r"(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+)(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*").fullmatch,
+        "a registry",
+        "HOST[:PORT], or one with a path, such as ghcr.io/quote-platform; no tag, no / at the end",
+    ),
+    (r"admission_capabilities", re.compile(r"[A-Z]+(_[A-Z]+)*").fullmatch, "a capability", "as NET_ADMIN"),
     (r"monitoring_probes", re.compile(r"https?://[^/\s]+.*").fullmatch, "a URL", "http:// or https://"),
 )
 

@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from quote_platform.images import registry
+
 Variables = Mapping[str, Any]
-
-# The registry of an image whose name has none.
-DEFAULT = "docker.io"
-
-
-def registry(image: str) -> str:
-    """Return the registry of an image, by the rules of containerd."""
-    first, slash, _ = image.partition("/")
-    return first if slash and ("." in first or ":" in first or first == "localhost") else DEFAULT
 
 
 def registries(images: Iterable[str], mirror: str, known: Mapping[str, str]) -> list[str]:

@@ -100,6 +100,10 @@ def by_playbooks(project: Path) -> dict[str, str]:
             part = waiting.pop()
             if isinstance(part, dict):
                 found |= dict.fromkeys(part.get("vars") or {}, playbook)
+                files = part.get("vars_files") or []
+                for file in [files] if isinstance(files, str) else files:
+                    variables = yaml.safe_load((project / playbook).parent.joinpath(file).read_text())
+                    found |= dict.fromkeys(variables, playbook)
             waiting += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
     return found
 

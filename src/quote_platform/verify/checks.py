@@ -459,6 +459,38 @@ def delivered_secret(target: Target) -> str:
     return f"{name} of {since}"
 
 
+def admission(target: Target) -> str:
+    """A pod of an image that nobody has allowed is refused in the application's namespace."""
+    bindings = client.AdmissionregistrationV1Api(target.api).list_validating_admission_policy_binding(
+        label_selector="app.kubernetes.io/name=admission"
+    )
+    if not bindings.items:
+        raise target.absent("admission", "ansible-playbook -i INVENTORY playbooks/platform.yml")
+    refusing = [one.metadata.name for one in bindings.items if "Deny" in one.spec.validation_actions]
+    if not {"quote-platform-registry", "quote-platform-latest"} & set(refusing):
+        raise NotRun("its policies of images only warn or record (admission_action)")
+    # By none of the others' fault: it is what the restricted level admits, and requests something.
+    container = {
+        "name": "main",
+        "image": "registry.invalid/nobody/allowed",
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    body = {
+        "metadata": {"generateName": "verify-"},
+        "spec": {"containers": [container], "securityContext": security},
+    }
+    try:
+        target.core.create_namespaced_pod(target.namespace, body, dry_run="All")
+    except ApiException as error:
+        if error.status == 422 and "ValidatingAdmissionPolicy 'quote-platform-" in str(error.body):
+            return f"{len(refusing)} of {len(bindings.items)} policies refuse"
+        raise
+    hint = "kubectl get validatingadmissionpolicybinding (docs/admission.md)"
+    raise Failed(f"a pod of any image is let into {target.namespace}", hint)
+
+
 # Lists run side by side, the checks of a list one after the other.
 LANES: list[list[tuple[str, CheckFunction]]] = [
     [
@@ -474,6 +506,7 @@ LANES: list[list[tuple[str, CheckFunction]]] = [
         ("node figures", node_figures),
         ("vault", vault),
         ("delivered secret", delivered_secret),
+        ("admission", admission),
         ("logs", logs),
     ],
     [
