@@ -131,7 +131,8 @@ def test_it_holds_in_every_named_namespace_and_nowhere_else(cluster: Cluster) ->
 def test_an_update_is_judged_by_what_changes(cluster: Cluster) -> None:
     """A right Deployment, whose image becomes a wrong one; its number of pods may be changed at any time."""
     cluster.apply(SPACES[0], workload("Deployment", spec()) | {"metadata": {"name": "right"}})
-    line = f"{KUBECTL} --namespace={SPACES[0]} set image deployment/right main=busybox --dry-run=server"
+    image = REFUSED["registry"]["containers"][0]["image"]
+    line = f"{KUBECTL} --namespace={SPACES[0]} set image deployment/right main={image} --dry-run=server"
     assert "quote-platform-registry" in cluster.host.run(line).stderr
     cluster.run(f"--namespace={SPACES[0]} scale deployment/right --replicas=0")
     cluster.run(f"--namespace={SPACES[0]} delete deployment right")
