@@ -37,7 +37,7 @@ def job(cluster: Cluster) -> Iterator[Job]:
 
     yield run
     for name in made:
-        cluster.run(f"--namespace={NAMESPACE} delete job {name}")
+        cluster.run(f"--namespace={NAMESPACE} delete job {name} --ignore-not-found")
 
 
 @pytest.fixture(scope="module")
