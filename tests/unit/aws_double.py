@@ -110,14 +110,18 @@ class Strict:
             return answer(
                 start_response, service, "InternalError", "done, and not said", "500 Internal Server Error"
             )
-        done = self.app(environ, start_response)
+        said: list[Any] = []
+        done = list(self.app(environ, lambda *head: said.extend(head)))
+        if said[0].startswith("500"):  # moto's threads may meet; AWS says it in words that clients read
+            return answer(start_response, service, "InternalError", "of moto's own", said[0])
+        start_response(*said[:2])
         if (
             action == "RunInstances" and given.get("DisableApiTermination") == "true"
         ):  # which moto leaves aside
             for one in self.there(ec2_backends[ACCOUNT][region]):
                 if one.client_token == given.get("ClientToken"):
                     one.disable_api_termination = True
-        return done  # type: ignore[no-any-return]
+        return done
 
     def judge(self, action: str, given: dict[str, str], region: str) -> None:
         """Refuse what AWS refuses."""
