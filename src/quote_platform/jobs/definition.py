@@ -155,6 +155,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     },
     "rotate-secrets": {"playbook": "playbooks/rotate-secrets.yml", "timeout": "2h"},
     "upgrade": {"playbook": "playbooks/upgrade.yml"},
+    "update-hosts": {"playbook": "playbooks/update-hosts.yml"},
 }
 
 
