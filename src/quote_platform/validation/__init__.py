@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 from ansible.errors import AnsibleError
 
-from quote_platform import components, node_settings
-from quote_platform.validation import admission, choices, hosts, outbound, specs
+from quote_platform import components
+from quote_platform.validation import admission, choices, hosts, labels, outbound, specs
 
 Variables = dict[str, Any]
 
@@ -85,7 +85,7 @@ def judge(given: Input, together: bool = True) -> list[str]:
             continue
         wrong += choices.versions(values.given)
         wrong += hosts.node_ips(values.given)
-        wrong += node_settings.judge(values.given)
+        wrong += labels.judge(values.given)
         wrong += hosts.endpoint(values.given, masters, addresses)
         wrong += hosts.virtual_address(values, addresses)
         wrong += choices.urls(values)
