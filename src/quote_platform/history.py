@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from quote_platform.component.objects import Document
+from quote_platform.component.objects import Document, represent_text
 from quote_platform.component.staging import mask, public
 
 # What the task commit_objects is given; plugins/modules has what each means.
@@ -59,12 +59,7 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
     """Writes a text of several lines as such, and never breaks a line: a change is seen in its own."""
 
 
-_Dumper.add_representer(
-    str,
-    lambda dumper, text: dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
-    ),
-)
+_Dumper.add_representer(str, represent_text)
 
 
 def written(value: Any) -> str:

@@ -12,7 +12,16 @@ import yaml
 
 from quote_platform.component import record, staging
 from quote_platform.component.manifests import assemble, fetch
-from quote_platform.component.objects import Document, Refused, autoscaled, clean, established, stages, title
+from quote_platform.component.objects import (
+    Document,
+    Refused,
+    autoscaled,
+    clean,
+    established,
+    represent_text,
+    stages,
+    title,
+)
 from quote_platform.component.server import Server
 
 __all__ = ["PRUNE", "SPEC", "Refused", "prune", "run"]
@@ -45,12 +54,7 @@ class _Dumper(yaml.SafeDumper):
     """Writes a text of several lines as such."""
 
 
-_Dumper.add_representer(
-    str,
-    lambda dumper, text: dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
-    ),
-)
+_Dumper.add_representer(str, represent_text)
 
 # What an object is called, what it was and what it is; empty where it is not.
 Change = tuple[str, Document, Document]

@@ -36,6 +36,11 @@ class Refused(Exception):
     """The component cannot be applied; the text says why and what to do."""
 
 
+def represent_text(dumper: Any, text: str) -> Any:
+    """Write a text of several lines as such, for a dumper of YAML."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
 def title(document: Document) -> str:
     """Return what an object is called in messages."""
     metadata = document["metadata"]

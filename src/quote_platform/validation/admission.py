@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
+
+from quote_platform.images import DEFAULT, registry
 
 Variables = Mapping[str, Any]
 
@@ -75,14 +76,12 @@ def _denies(given: Variables, policy: str) -> bool:
 
 def full(image: str) -> str:
     """Return the name of an image as a node looks for it."""
-    if re.match(r"(localhost|[^/]*[.:][^/]*)/", image):
+    if image.startswith(f"{registry(image)}/"):
         return image
-    return f"docker.io/{image}" if "/" in image else f"docker.io/library/{image}"
+    return f"{DEFAULT}/{image}" if "/" in image else f"{DEFAULT}/library/{image}"
 
 
-def comes_from(image: str, registry: str) -> bool:
+def comes_from(image: str, source: str) -> bool:
     """Tell whether an image is of a registry, a part of one, or a repository."""
     name = full(image)
-    return name.startswith(f"{registry}/") or (
-        "/" in registry and name.startswith((f"{registry}:", f"{registry}@"))
-    )
+    return name.startswith(f"{source}/") or ("/" in source and name.startswith((f"{source}:", f"{source}@")))
