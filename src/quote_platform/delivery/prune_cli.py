@@ -10,7 +10,7 @@ import typer
 
 from quote_platform.delivery import DeliveryError
 from quote_platform.delivery import prune as pruning
-from quote_platform.delivery.cli import Authority, Inventory, console, told
+from quote_platform.delivery.cli import AsJson, Authority, Inventory, console, told
 from quote_platform.delivery.settings import settings, versions_file
 from quote_platform.delivery.versions import Versions
 from quote_platform.images import Reference
@@ -40,7 +40,7 @@ def prune(
     plain_http: Annotated[bool, typer.Option("--plain-http", help="The registry has no TLS.")] = False,
     inventory: Inventory = None,
     authority: Authority = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete old images with their signatures and documents: a dry run, unless --delete is given.
 

@@ -10,7 +10,7 @@ import typer
 
 from quote_platform.delivery import DeliveryError, environment, oci, signature
 from quote_platform.delivery import release as releasing
-from quote_platform.delivery.cli import Authority, Inventory, console, told
+from quote_platform.delivery.cli import AsJson, Authority, Inventory, console, told
 from quote_platform.delivery.settings import settings, versions_file
 from quote_platform.delivery.versions import Versions
 from quote_platform.images import Reference
@@ -104,7 +104,7 @@ def push(
     pin: Annotated[bool, typer.Option("--pin", help="Write name, tag and digest into versions.yml.")] = False,
     inventory: Inventory = None,
     authority: Authority = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Build images from a commit, push them with SBOM and provenance, sign them, verify what was pushed.
 
