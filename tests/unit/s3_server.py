@@ -12,6 +12,17 @@ from quote_platform.backup.store import Store
 Given = dict[str, Any]
 
 
+def environment(endpoint: str) -> dict[str, str]:
+    """Return by what a backup finds its bucket, and may use it."""
+    return {
+        "S3_ENDPOINT": endpoint,
+        "S3_REGION": "us-east-1",
+        "S3_BUCKET": "backups",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }
+
+
 class Bucket:
     """What a bucket holds, and what was asked of it."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 from moto.server import ThreadedMotoServer
-from s3_server import Bucket, refusal
+from s3_server import Bucket, environment, refusal
 from typer.testing import CliRunner, Result
 
 from proxy import proxying
@@ -40,13 +40,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> Bucket:
-    for name, value in {
-        "S3_ENDPOINT": endpoint,
-        "S3_REGION": "us-east-1",
-        "S3_BUCKET": "backups",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-    }.items():
+    for name, value in environment(endpoint).items():
         monkeypatch.setenv(name, value)
     made = Bucket(endpoint)
     monkeypatch.setattr(cli, "opened", lambda name="": Store(made.client, name or made.name, "https://s3"))
@@ -493,13 +487,7 @@ def test_a_proxy_that_refuses_is_named_without_its_password(
 ) -> None:
     for name in ("NO_PROXY", "no_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in {
-        "S3_ENDPOINT": "https://127.0.0.1:9",  # where nobody is
-        "S3_REGION": "us-east-1",
-        "S3_BUCKET": "backups",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-    }.items():
+    for name, value in environment("https://127.0.0.1:9").items():  # where nobody is
         monkeypatch.setenv(name, value)
     with proxying(account) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://me:s3cret%2F@127.0.0.1:{proxy.port}")

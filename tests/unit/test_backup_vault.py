@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
-from s3_server import Bucket
+from s3_server import Bucket, environment
 from typer.testing import CliRunner, Result
 
 from quote_platform.backup import cli, jobs, store
@@ -71,13 +71,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> Bucket:
-    for name, value in {
-        "S3_ENDPOINT": endpoint,
-        "S3_REGION": "us-east-1",
-        "S3_BUCKET": "backups",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-    }.items():
+    for name, value in environment(endpoint).items():
         monkeypatch.setenv(name, value)
     made = Bucket(endpoint)
     monkeypatch.setattr(cli, "opened", lambda: Store(made.client, made.name, "https://s3"))
