@@ -45,6 +45,12 @@ def worker(inventory: Inventory) -> Host:
 
 
 @pytest.fixture(scope="session")
+def worker_name(inventory: Inventory) -> str:
+    """Return the name of the first worker."""
+    return inventory.hosts("workers")[0]
+
+
+@pytest.fixture(scope="session")
 def cluster(host: Host) -> Cluster:
     """Return the cluster."""
     return Cluster(host)

@@ -13,12 +13,6 @@ Object = dict[str, Any]
 
 
 @pytest.fixture
-def worker_name(inventory: Inventory) -> str:
-    """Return the name of the worker."""
-    return inventory.hosts("workers")[0]
-
-
-@pytest.fixture
 def others(cluster: Cluster, worker_name: str) -> Iterator[None]:
     """Let somebody else set a label and a taint."""
     cluster.run(f"label node {worker_name} example.com/theirs=yes")

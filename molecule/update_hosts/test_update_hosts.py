@@ -39,12 +39,6 @@ apt-get update --quiet=2
 
 
 @pytest.fixture
-def worker_name(inventory: Inventory) -> str:
-    """Return the name of the worker."""
-    return inventory.hosts("workers")[0]
-
-
-@pytest.fixture
 def pending(worker: Host) -> Iterator[None]:
     """Give the worker two packages that have updates."""
     worker.check_output(PACKAGES)

@@ -10,12 +10,6 @@ from scenario import Cluster, Inventory, MakePod, words
 
 
 @pytest.fixture
-def worker_name(inventory: Inventory) -> str:
-    """Return the name of the worker."""
-    return inventory.hosts("workers")[0]
-
-
-@pytest.fixture
 def kept(
     cluster: Cluster, namespace: str, pod: MakePod, worker_name: str, variables: dict[str, Any]
 ) -> Iterator[str]:
