@@ -38,9 +38,9 @@ LAYERS = ("lint", "unit", "molecule", "e2e")
 # One uses a processor and a little; a third would make what is timed miss its bounds.
 LANES_AT_ONCE = 2
 ON_NODES = ("molecule", "e2e")  # these need the mirror
-# Beside those on nodes, with what these leave of the processors: a fifth, since nodes often wait.
+# Beside those on nodes, to their end, with what these leave of the processors: nodes often wait.
 BEHIND = ("lint", "unit")
-BEHIND_NICE = 5
+BEHIND_NICE = 10
 
 # Two lanes: roles of a node on fresh nodes, the others on one shared cluster, in an order in which each finds
 # what it builds on. A unit test holds these lists against molecule/ and roles/.
@@ -88,6 +88,18 @@ MOLECULE_LANES = {
 }
 # Steps that wait for some of the other lane, as far as those are run as well.
 AFTER = {"snapshots": ("object_store",), "clear": ("snapshots", "velero")}
+
+
+# Proofs in labs of their own, each a step: `tests/run.py --proof e2e -k upgrade`.
+OWN_LABS = {
+    "control_planes": ("tests/e2e/test_control_planes.py",),
+    "upgrade": ("tests/e2e/test_upgrade.py",),
+    "hostile": ("tests/e2e/test_hostile.py",),
+    "power_loss": (
+        "tests/e2e/test_platform.py::test_a_whole_run_converges",
+        "tests/e2e/test_power_loss.py",
+    ),
+}
 
 
 @dataclass
@@ -206,11 +218,13 @@ def molecule() -> list[Step]:
 
 
 def e2e(proof: bool) -> list[Step]:
-    """Return the lab end to end; the long proofs in it are for a release."""
-    command = ["pytest", "tests/e2e", "-x", "-s", "--durations=20"]
-    if proof:
-        return [Step("e2e", "lab", command, 180, reports=True)]
-    return [Step("e2e", "lab", [*command, "-m", "not proof"], 60, reports=True)]
+    """Return the lab end to end; for a release with the long proofs, some of which have labs of their own."""
+    command = ["pytest", "-x", "-s", "--durations=20"]
+    if not proof:
+        return [Step("e2e", "lab", [*command, "tests/e2e", "-m", "not proof"], 60, reports=True)]
+    own = [Step("e2e", name, [*command, *tests], 60, reports=True) for name, tests in OWN_LABS.items()]
+    others = [f"--ignore=tests/e2e/test_{name}.py" for name in OWN_LABS]
+    return [*own, Step("e2e", "lab", [*command, "tests/e2e", *others], 180, reports=True)]
 
 
 def mirror() -> list[Step]:

@@ -77,7 +77,8 @@ class Run:
         path, _, name = test.partition("::")
         if not path.endswith(".py"):
             return self.steps.get(path, [])
-        step = {"tests/unit": "unit/python", "tests/e2e": "e2e/lab"}
+        own = f"e2e/{Path(path).stem.removeprefix('test_')}"  # a step of its own lab
+        step = {"tests/unit": "unit/python", "tests/e2e": own if own in self.steps else "e2e/lab"}
         folder = str(Path(path).parent)
         return [
             case

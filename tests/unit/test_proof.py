@@ -172,6 +172,12 @@ def test_files_that_no_commit_has_prove_nothing(checkout: Checkout) -> None:
     assert not (checkout.folder / "docs" / "proof.json").exists()
 
 
+def test_a_proof_may_be_a_step_of_its_own(checkout: Checkout) -> None:
+    checkout.report(e2e_lab="", e2e_a=ROWS + IT, molecule_velero=SCENARIO)
+    assert checkout.record("--gate")[0] == 0
+    assert [result for result, _ in checkout.results] == ["passed", "passed"]
+
+
 def test_without_a_run_there_is_nothing_to_record(checkout: Checkout) -> None:
     status, said = checkout.record()
     assert status == 1

@@ -8,6 +8,9 @@ import { errorPage, quotePage, STYLE } from './page.js';
 
 const COLUMNS = 'id::text, text, author, created_at';
 const RANDOM = `SELECT ${COLUMNS} FROM quotes OFFSET floor(random() * (SELECT count(*) FROM quotes)) LIMIT 1`;
+// Sent again after a broken connection, it finds the row that the first attempt may have made.
+const ADD = `INSERT INTO quotes (text, author, request) VALUES ($1, $2, $3)
+  ON CONFLICT (request) DO UPDATE SET request = EXCLUDED.request RETURNING ${COLUMNS}`;
 
 const quoteSchema = {
   type: 'object',
@@ -212,10 +215,7 @@ export function createApp({ database, state, logLevel = 'info', logStream }) {
     },
     async (request, reply) => {
       const { text, author } = request.body;
-      const { rows } = await database.write(`INSERT INTO quotes (text, author) VALUES ($1, $2) RETURNING ${COLUMNS}`, [
-        text.trim(),
-        author.trim(),
-      ]);
+      const { rows } = await database.write(ADD, [text.trim(), author.trim(), randomUUID()]);
       return reply.code(201).header('location', `/api/quotes/${rows[0].id}`).send(rows[0]);
     },
   );

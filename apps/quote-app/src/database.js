@@ -37,14 +37,14 @@ export class Database {
     if (settings.standbys) this.#standbys = createPool(settings, settings.standbys, log);
   }
 
-  /** Ask; asked again until the answer comes or the time is up, because asking twice does no harm. */
+  /** Ask; asked again until the answer comes or the time is up. */
   read(text, values) {
-    return this.#run(text, values, (error) => refused(error) || broken(error), this.#standbys);
+    return this.#run(text, values, this.#standbys);
   }
 
-  /** Write; again only where the server certainly did nothing. Otherwise the caller learns that it is not confirmed. */
+  /** Write what may be written twice: where it is unknown whether a statement took effect, it is sent again. */
   write(text, values) {
-    return this.#run(text, values, refused);
+    return this.#run(text, values);
   }
 
   /** One attempt, for the readiness probe: where standbys are named, one that answers is enough to serve reads. */
@@ -88,13 +88,13 @@ export class Database {
       return await work(client);
     } catch (error) {
       failure = spoiled(error) ? error : undefined;
-      throw Object.assign(error, { connected: true });
+      throw error;
     } finally {
       client.release(failure ?? client.outdated);
     }
   }
 
-  async #run(text, values, again, standbys) {
+  async #run(text, values, standbys) {
     const deadline = Date.now() + this.#retryFor;
     for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
       const pools = standbys ? [this.#primary, standbys] : [this.#primary];
@@ -109,8 +109,7 @@ export class Database {
           last = error;
         }
       }
-      // Without a connection nothing was sent: another attempt is safe for writes, too.
-      if ((last.connected && !again(last)) || Date.now() + pause > deadline) throw new Unavailable(last);
+      if (Date.now() + pause > deadline) throw new Unavailable(last);
       await sleep(pause);
     }
   }
@@ -129,6 +128,8 @@ function createPool(settings, { host, port }, log) {
       const current = account();
       super({ ...options, ...current, ssl: ssl(settings, host) });
       this.#account = current;
+      // A connection that ends while it is in use also says so here, which without a listener ends the process.
+      this.on('error', () => {});
     }
 
     /** Whether the credentials were rotated since; a connection with old ones is not used again. */

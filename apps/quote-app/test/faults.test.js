@@ -28,7 +28,7 @@ test('replicas that start together migrate once', async () => {
   try {
     await Promise.all(apps.map((app) => app.ready()));
     assert.equal(apps.filter((app) => app.output.includes('migration applied')).length, 1);
-    assert.equal(postgres.sql('SELECT count(*) FROM schema_migrations'), '1');
+    assert.equal(postgres.sql('SELECT count(*) FROM schema_migrations'), '2');
     assert.equal(postgres.sql('SELECT count(*) FROM quotes'), '5');
   } finally {
     await Promise.all(apps.map((app) => app.stop()));
@@ -81,6 +81,23 @@ test('a primary that became read-only is left; the write is done once it is back
     postgres.sql('BEGIN READ WRITE; ALTER DATABASE quotes RESET default_transaction_read_only; COMMIT');
     assert.equal((await write).status, 201);
     assert.equal(postgres.sql("SELECT count(*) FROM quotes WHERE text = 'during'"), '1');
+  }));
+
+test('a write that was cut off while it waited for a standby is answered, and there once', { timeout: 30000 }, () =>
+  withApp({}, async (app) => {
+    postgres.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    postgres.sql('SELECT pg_reload_conf()');
+    const write = app.post({ text: 'cut off', author: 'switchover' });
+    try {
+      await until(() => postgres.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") === '1', 5000);
+    } finally {
+      postgres.sql('ALTER SYSTEM RESET synchronous_standby_names');
+    }
+    // It is committed, and nobody was told.
+    postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+    postgres.sql('SELECT pg_reload_conf()');
+    assert.equal((await write).status, 201);
+    assert.equal(postgres.sql("SELECT count(*) FROM quotes WHERE text = 'cut off'"), '1');
   }));
 
 test('without a database: alive, not ready, 503 with Retry-After; ready again by itself', { timeout: 60000 }, () =>
