@@ -71,6 +71,18 @@ def test_reads_of_secrets_by_nodes_are_audited(host: Host, cluster: Cluster) -> 
     assert json.loads(log)["user"]["username"].startswith("system:node:")
 
 
+def test_the_api_server_stops_though_it_is_watched(host: Host, cluster: Cluster) -> None:
+    took = host.check_output("""
+        kubectl --kubeconfig /etc/kubernetes/admin.conf get events --all-namespaces --watch >/dev/null 2>&1 &
+        watch=$! server=$(pgrep -x kube-apiserver) && sleep 3 && kill "$server" && since=$(date +%s)
+        while kill -0 "$server" 2>/dev/null; do sleep 0.2; done
+        echo $(($(date +%s) - since)); kill "$watch" 2>/dev/null
+        until curl --silent --insecure https://127.0.0.1:6443/readyz | grep -qx ok; do sleep 1; done
+    """)
+    assert int(took) < 20  # it waits for a minute, if watches do not end
+    assert cluster.run("get --raw /readyz") == "ok"
+
+
 def test_a_changed_setting_arrives_and_is_the_same_afterwards(
     host: Host,
     inventory: Inventory,
