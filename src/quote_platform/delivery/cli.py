@@ -24,7 +24,7 @@ DIFFERS, UNKNOWN = 1, 2
 Inventory = Annotated[
     Path | None,
     typer.Option(
-        "-i", "--inventory", help="Folder of an inventory, whose mirror, authorities and accounts count."
+        "-i", "--inventory", help="Inventory, whose mirror, authorities and accounts count."
     ),
 ]
 Mirror = Annotated[str, typer.Option(help="URL of a registry that has all images under their whole names.")]
