@@ -9,8 +9,8 @@ from typing import Any
 
 from quote_platform import paths
 
-# Of a variable, or of a key in one that holds several. What ends in _file or _secret names where one lies, and
-# an access key tells who asks, as a user's name does.
+# Of a variable, or of a key in one that holds several. What ends in _file or _secret names where one is,
+# and an access key tells who asks, as a user's name does.
 NAMED = re.compile(
     r"(^|_)(password|passwd|passphrase|token|(secret|private|api|repository|pagerduty|secret_access)_?key"
     r"|slack_url|(client|root)_secret)$",

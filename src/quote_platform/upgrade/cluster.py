@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client import ApiException
-from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
+from quote_platform.kubeconfig import connect, trouble
 from quote_platform.upgrade.plan import MARK, Findings, Member, Refused, order
 
 TIMEOUT = (5, 30)  # to connect, to answer
@@ -25,10 +25,7 @@ class Cluster:
     """A running cluster."""
 
     def __init__(self, kubeconfig: str) -> None:
-        try:
-            self.api = config.new_client_from_config(kubeconfig)
-        except ConfigException as error:
-            raise Refused(f"{kubeconfig} cannot be used: {error}") from error
+        self.api = connect(kubeconfig)
         self.core = client.CoreV1Api(self.api)
         self.apps = client.AppsV1Api(self.api)
         self.policy = client.PolicyV1Api(self.api)
@@ -188,7 +185,7 @@ class Cluster:
             try:
                 unwell = [*self.stale(restarted or {}), *self.unwell()]
             except (ApiException, HTTPError) as error:  # it may be restarting
-                unwell = [f"the API server does not answer: {type(error).__name__}"]
+                unwell = [trouble(error)]
             waited_for = [line for line in unwell if _workload(line) not in names]
             if not waited_for:
                 return unwell
