@@ -14,6 +14,7 @@ from kubernetes import client
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
+from quote_platform.difference import difference
 from quote_platform.kubeconfig import answered, connect, trouble
 
 Object = dict[str, Any]
@@ -82,10 +83,7 @@ def reconcile(given: Object, dry_run: bool) -> Object:
         if change := patch(before, want):
             after = nodes.change(before, want) if not dry_run else _applied(before, change)
         if (shown := (_shown(before), _shown(after))) != ("", "") and shown[0] != shown[1]:
-            header = f"Node {name}"
-            diff.append(
-                {"before_header": header, "after_header": header, "before": shown[0], "after": shown[1]}
-            )
+            diff.append(difference(f"Node {name}", *shown))
     return {"changed": bool(diff), "diff": diff}
 
 
