@@ -77,7 +77,8 @@ def plan(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
     with _answered(given["kubeconfig"]) as cluster:
         members = cluster.members()
         audit = [line for one in given["nodes"] for line in _of(one, "audit")]
-        findings = cluster.findings(version, audit)
+        requested = [line for one in given["nodes"] for line in _of(one, "requested")]
+        findings = cluster.findings(version, requested, audit)
         steps, notes = planning.plan(machines, members, wanted, bounds, findings)
         # What waits for a node that is drained will be well.
         unwell = cluster.unwell() if steps and not any(step.marked for step in steps) else []

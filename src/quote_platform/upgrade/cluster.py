@@ -17,8 +17,25 @@ from quote_platform.upgrade.plan import MARK, Findings, Member, Refused, order
 TIMEOUT = (5, 30)  # to connect, to answer
 DATABASE = ("postgresql.cnpg.io", "v1", "clusters")
 # One sample of the API server's own metric: somebody has used what a coming version no longer has.
-REQUESTED = re.compile(r"^apiserver_requested_deprecated_apis\{(?P<labels>[^}]*)\} 1$", re.MULTILINE)
+REQUESTED = re.compile(r"apiserver_requested_deprecated_apis\{(?P<labels>[^}]*)\} 1")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+def deprecated(version: str, requested: Iterable[str], audit: Iterable[str]) -> list[str]:
+    """Return the APIs that a version lacks and that somebody has asked for, of any API server."""
+    found = dict[str, None]()
+    for sample in filter(None, map(REQUESTED.fullmatch, requested)):
+        labels = dict(LABEL.findall(sample["labels"]))
+        removed = labels.get("removed_release", "")
+        if not removed or order(f"{removed}.0") > order(version):
+            continue
+        name = f"{labels['resource']}.{labels['version']}.{labels['group']}".rstrip(".")
+        path = f"/apis/{labels['group']}/" if labels["group"] else "/api/"
+        path += f"{labels['version']}/"
+        users = sorted({line.split("\t")[1] for line in audit if line.startswith(path)})
+        who = f"asked for by {', '.join(users)}" if users else "the audit log no longer says by whom"
+        found[f"{name} is used, which Kubernetes {removed} no longer has; {who}"] = None
+    return list(found)
 
 
 class Cluster:
@@ -46,8 +63,11 @@ class Cluster:
             for node in self.core.list_node(_request_timeout=TIMEOUT).items
         ]
 
-    def findings(self, version: str, audit: Iterable[str]) -> Findings:
-        """Return what stands in the way of draining nodes, and of a version where one is meant."""
+    def findings(self, version: str, requested: Iterable[str], audit: Iterable[str]) -> Findings:
+        """Return what stands in the way of draining nodes, and of a version where one is meant.
+
+        `requested` and `audit` are what control planes say of deprecated APIs and of who has asked for them.
+        """
         pods = self.core.list_pod_for_all_namespaces(_request_timeout=TIMEOUT).items
         databases = self._databases()
         found = Findings(
@@ -57,7 +77,7 @@ class Cluster:
                 for name, (ready, wanted) in databases.items()
                 if ready < wanted
             ],
-            deprecated=self._deprecated(version, list(audit)) if version else [],
+            deprecated=deprecated(version, requested, list(audit)) if version else [],
         )
         for pod in pods:
             if pod.spec.node_name and _evicted(pod) and not pod.metadata.owner_references:
@@ -108,34 +128,6 @@ class Cluster:
             and databases.get(f"{budget.metadata.namespace}/{owner.name}", (0, 0))[0] > 1
             for owner in owners
         )
-
-    def _deprecated(self, version: str, audit: list[str]) -> list[str]:
-        """Return the APIs that a version lacks and that somebody has asked for."""
-        answer = self.api.call_api(
-            "/metrics",
-            "GET",
-            auth_settings=["BearerToken"],
-            _return_http_data_only=True,
-            _preload_content=False,
-            _request_timeout=TIMEOUT,
-        )
-        text = answer.data.decode()
-        found = list[str]()
-        for sample in REQUESTED.finditer(text):
-            labels = dict(LABEL.findall(sample["labels"]))
-            removed = labels.get("removed_release", "")
-            if not removed or order(f"{removed}.0") > order(version):
-                continue
-            name = f"{labels['resource']}.{labels['version']}.{labels['group']}".rstrip(".")
-            path = (
-                f"/apis/{labels['group']}/{labels['version']}/"
-                if labels["group"]
-                else f"/api/{labels['version']}/"
-            )
-            users = sorted({line.split("\t")[1] for line in audit if line.split("\t")[0].startswith(path)})
-            who = f"asked for by {', '.join(users)}" if users else "the audit log no longer says by whom"
-            found.append(f"{name} is used, which Kubernetes {removed} no longer has; {who}")
-        return found
 
     def unwell(self) -> list[str]:
         """Return the workloads that have not all their pods ready."""
