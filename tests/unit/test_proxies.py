@@ -206,6 +206,19 @@ def test_the_password_is_in_secrets_only(rendered: Rendered) -> None:
                 assert base64.b64encode(encoded.encode()).decode() not in text, file
 
 
+def test_the_metadata_service_is_reached_by_who_has_no_access_key(tmp_path: Path) -> None:
+    template = "secrets_delivery/templates/operator.yaml.j2"
+    keys = {"secrets_delivery_aws_access_key": "key", "secrets_delivery_aws_secret_key": "word"}
+    backends = ["aws-secrets-manager", "aws-secrets-manager", "vault"]
+    given = [{"secrets_backend": one} | more for one, more in zip(backends, [{}, keys, {}], strict=True)]
+    found = [
+        {"ports": [{"protocol": "TCP", "port": 80}], "to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}]}
+        in egress(list(yaml.safe_load_all(text)), "external-secrets")
+        for text in render(tmp_path, *((template, own) for own in given))
+    ]
+    assert found == [True, False, False]
+
+
 OF_STORES = [
     "postgres/templates/cluster.yaml.j2",
     "postgres/templates/backup.yaml.j2",
