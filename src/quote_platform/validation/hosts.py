@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import ipaddress
@@ -103,8 +104,19 @@ def is_address(text: str) -> bool:
     return True
 
 
+def has_ipv6(text: str) -> bool:
+    """Tell whether one of the addresses or networks in a text, with commas between them, is of IPv6."""
+    for part in text.split(","):
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_interface(part.strip().strip("[]")).version == 6:
+                return True
+    return False
+
+
 def not_reachable(address: str) -> str:
     """Return why other machines cannot reach an address, or nothing."""
+    if has_ipv6(address):
+        return "is an IPv6 address, which the platform does not support yet"
     if not is_address(address):
         if re.fullmatch(r"[\d.]+", address):
             return "is not an IP address"
@@ -112,8 +124,6 @@ def not_reachable(address: str) -> str:
             return "is every machine itself"
         return "" if DNS_NAME.fullmatch(address.lower()) else "is not a DNS name"
     known = ipaddress.ip_address(address)
-    if known.version == 6:
-        return "is an IPv6 address, which the platform does not support yet"
     for fits, reason in (
         (known.is_unspecified, "is no machine's address"),
         (known.is_loopback, "is every machine itself"),
@@ -174,14 +184,14 @@ def networks(given: Variables, known: dict[str, Any]) -> list[str]:
     for name in ("cluster_pod_cidr", "cluster_service_cidr"):
         if name not in given:
             continue
-        if name not in found:
-            wrong.append(f"{name}: {given[name]!r} is not a network; allowed is for example 10.244.0.0/16")
-        elif found[name].version == 6:
+        if has_ipv6(str(given[name])):
             wrong.append(
-                f"{name}: {found[name]} is IPv6, which the platform does not support yet; allowed is for "
+                f"{name}: {given[name]} is IPv6, which the platform does not support yet; allowed is for "
                 "example 10.244.0.0/16"
             )
-            found.pop(name)
+            found.pop(name, None)
+        elif name not in found:
+            wrong.append(f"{name}: {given[name]!r} is not a network; allowed is for example 10.244.0.0/16")
     if len(found) == 2 and found["cluster_pod_cidr"].overlaps(found["cluster_service_cidr"]):
         wrong.append("cluster_pod_cidr: overlaps cluster_service_cidr; they must lie apart")
     for name, least in (("cluster_pod_cidr", 22), ("cluster_service_cidr", 24)):
