@@ -38,8 +38,8 @@ NODE_PORTS = range(30000, 32768)
 EXAMPLES = [ipaddress.ip_network(text) for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")]
 
 
-def groups(found: Groups, own: list[str]) -> list[str]:
-    """Return which groups are not ours, and which hosts lie outside of ours."""
+def strangers(found: Groups, own: list[str]) -> list[str]:
+    """Return which groups are not ours."""
     wrong = []
     for name in sorted(set(found) - set(OURS)):
         if any(fnmatch.fnmatch(name, pattern) for pattern in own):
@@ -49,6 +49,20 @@ def groups(found: Groups, own: list[str]) -> list[str]:
             f"{name}: not a group of the platform; did you mean {near}? A group of your own is named in "
             "validate_own_groups"
         )
+    return wrong
+
+
+def unmatched(found: Groups, own: list[str]) -> list[str]:
+    """Return why plays of any playbook would match no host."""
+    wrong = strangers(found, own)
+    if not found.get("control_plane"):
+        wrong.append("control_plane: the group has no hosts, and without one there is no cluster")
+    return wrong
+
+
+def groups(found: Groups, own: list[str]) -> list[str]:
+    """Return which groups are not ours, and which hosts lie outside of ours."""
+    wrong = strangers(found, own)
     placed = {host for group in PURPOSES for host in found.get(group, [])}
     placed |= {
         host
@@ -104,6 +118,11 @@ def is_address(text: str) -> bool:
     return True
 
 
+def is_example(text: str) -> bool:
+    """Tell whether a text is an address that documents have for examples."""
+    return is_address(text) and any(ipaddress.ip_address(text) in network for network in EXAMPLES)
+
+
 def has_ipv6(text: str) -> bool:
     """Tell whether one of the addresses or networks in a text, with commas between them, is of IPv6."""
     for part in text.split(","):
@@ -130,7 +149,7 @@ def not_reachable(address: str) -> str:
         (known.is_multicast, "is a multicast address"),
         (known.is_link_local, "is a link-local address"),
         (known.is_reserved, "is a reserved address"),
-        (any(known in network for network in EXAMPLES), "is an address of the documentation's examples"),
+        (is_example(address), "is an address of the documentation's examples"),
     ):
         if fits:
             return reason
