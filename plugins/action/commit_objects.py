@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from quote_platform import history
+from quote_platform import history, secrets
 from quote_platform.action import ControllerAction
-from quote_platform.validation import plain, secrets
+from quote_platform.validation import plain
 
 
 class ActionModule(ControllerAction):

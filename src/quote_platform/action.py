@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
 
+from quote_platform.kubeconfig import Unusable
+
 
 class ControllerAction(ActionBase):  # type: ignore[misc]  # Ansible has no types
     """Runs on the controller; what it changes is behind an API."""
@@ -25,7 +27,7 @@ class ControllerAction(ActionBase):  # type: ignore[misc]  # Ansible has no type
         given = json.loads(json.dumps(given))  # YAML cannot write Ansible's own kinds of values
         try:
             return result | self.work(given, self._task.check_mode)
-        except self.refused as error:
+        except (self.refused, Unusable) as error:
             return result | {"failed": True, "msg": self.message(given, error)}
 
     def work(self, given: dict[str, Any], dry_run: bool) -> dict[str, Any]:

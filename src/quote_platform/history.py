@@ -17,6 +17,7 @@ import yaml
 
 from quote_platform.component.objects import Document, represent_text
 from quote_platform.component.staging import mask, public
+from quote_platform.difference import difference
 
 # What the task commit_objects is given; plugins/modules has what each means.
 SPEC: dict[str, Any] = {
@@ -288,10 +289,7 @@ def _commit(given: Document, wanted: dict[str, str], dry_run: bool) -> Document:
         "message": message if changed else "",
         "commit": "",
         "pushed": False,
-        "diff": [
-            {"before_header": path, "after_header": path, "before": old, "after": new}
-            for path, (old, new) in changed.items()
-        ],
+        "diff": [difference(path, old, new) for path, (old, new) in changed.items()],
     }
     if dry_run:
         return result

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client import ApiException
-from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
+
+from quote_platform.difference import difference
+from quote_platform.kubeconfig import answered, connect, trouble
 
 Object = dict[str, Any]
 RECORD = "quote-platform/node-settings"
@@ -81,10 +83,7 @@ def reconcile(given: Object, dry_run: bool) -> Object:
         if change := patch(before, want):
             after = nodes.change(before, want) if not dry_run else _applied(before, change)
         if (shown := (_shown(before), _shown(after))) != ("", "") and shown[0] != shown[1]:
-            header = f"Node {name}"
-            diff.append(
-                {"before_header": header, "after_header": header, "before": shown[0], "after": shown[1]}
-            )
+            diff.append(difference(f"Node {name}", *shown))
     return {"changed": bool(diff), "diff": diff}
 
 
@@ -114,20 +113,15 @@ class Nodes:
         self.api: Any = None
         if dry_run and not Path(kubeconfig).is_file():
             return
-        try:
-            self.api = client.CoreV1Api(config.new_client_from_config(kubeconfig))
-        except ConfigException as error:
-            raise Refused(f"{kubeconfig} cannot be used: {error}") from error
+        self.api = client.CoreV1Api(connect(kubeconfig))
 
     def read(self, name: str = "") -> dict[str, Object]:
         """Return the nodes, or one, by their names, as the API server writes them."""
         if not self.api:
             return {}
         selector = f"metadata.name={name}" if name else ""
-        try:
+        with answered():
             found = self.api.list_node(field_selector=selector, _request_timeout=TIMEOUT)
-        except (ApiException, HTTPError) as error:
-            raise Refused(f"the API server does not answer: {error}. Check it, then run again") from error
         items = self.api.api_client.sanitize_for_serialization(found)["items"]
         return {one["metadata"]["name"]: one for one in items}
 
@@ -142,10 +136,8 @@ class Nodes:
             try:
                 found = self.api.patch_node(name, change, _request_timeout=TIMEOUT)
                 return dict(self.api.api_client.sanitize_for_serialization(found))
-            except ApiException as error:
-                if error.status != 409:
-                    raise Refused(f"{name}: the API server answers {error.status}: {error.body}") from error
-            except HTTPError as error:
-                raise Refused(f"the API server does not answer: {error}. Check it, then run again") from error
+            except (ApiException, HTTPError) as error:
+                if getattr(error, "status", 0) != 409:
+                    raise Refused(f"{name}: {trouble(error)}") from error
             node = self.read(name).get(name, node)
         raise Refused(f"{name} is changed by another again and again: look who does")

@@ -22,6 +22,8 @@ from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, get_file_vault_secret
 
+from quote_platform.difference import difference
+
 Document = dict[str, Any]
 
 RESOURCE: Document = {
@@ -377,14 +379,8 @@ def apply(api: Api, resources: list[Document], dry_run: bool) -> list[Document]:
         if resource["hidden"]:
             before, after = veil(before), veil(after)
         header = f"{path} ({'call' if resource['call'] else 'change' if found is not None else 'create'})"
-        differences.append(
-            {
-                "before_header": header,
-                "after_header": header,
-                "before": yaml.safe_dump(before) if before else "",
-                "after": yaml.safe_dump(after) if after else "{}\n",
-            }
-        )
+        texts = yaml.safe_dump(before) if before else "", yaml.safe_dump(after) if after else "{}\n"
+        differences.append(difference(header, *texts))
         if not dry_run:
             write(api, resource, found)
     return differences
@@ -418,7 +414,7 @@ def use(given: Document, dry_run: bool, api: Api, keys: Keys) -> Document:
         with root(api, keys.load()):
             differences = apply(api, given["resources"], dry_run)
             found = {path: read(api, path) for path in given["read"]}
-    changes = done + [difference["after_header"] for difference in differences]
+    changes = done + [one["after_header"] for one in differences]
     return {"changed": bool(changes), "changes": changes, "diff": differences, "found": found}
 
 

@@ -12,6 +12,7 @@ from kubernetes.client import ApiException
 from quote_platform import component
 from quote_platform.component import manifests, objects
 from quote_platform.component.server import Server
+from quote_platform.kubeconfig import Unusable
 
 URL = "https://raw.example.com/project/v1/all.yaml"
 TEXT = b"kind: ConfigMap\nmetadata: {name: a}\n"
@@ -291,9 +292,9 @@ def test_an_api_server_that_is_down_is_named(tmp_path: Path) -> None:
             }
         )
     )
-    with pytest.raises(component.Refused, match="does not answer"):
+    with pytest.raises(Unusable, match="does not answer"):
         Server(str(kubeconfig), False, 60)
-    with pytest.raises(component.Refused, match="does not answer"):
+    with pytest.raises(Unusable, match="does not answer"):
         Server(str(kubeconfig), False, 1, patient=True)
 
 

@@ -184,7 +184,16 @@ def test_everything() -> None:
 @pytest.mark.parametrize(
     ("choices", "there", "away"),
     [
-        ({"secrets_backend": "aws-secrets-manager"}, {"secrets-delivery"}, {"vault-server"}),
+        (
+            {"secrets_backend": "aws-secrets-manager"},
+            {"secrets-delivery"},
+            {"vault-server", "vault-snapshots"},
+        ),
+        (
+            {"secrets_backend": "vault", "vault_server_snapshots": False},
+            {"vault-server", "velero"},
+            {"vault-snapshots"},
+        ),
         ({"secrets_backend": ""}, set(), {"secrets-delivery", "vault-server", "secrets-delivery-csi"}),
         (
             {"secrets_backend": "vault", "secrets_delivery_method": "csi"},
@@ -215,10 +224,11 @@ def test_what_is_installed(choices: dict[str, Any], there: set[str], away: set[s
 
 def test_the_old_ingress_controller_stays_while_the_new_one_cannot_be_had() -> None:
     lacking = [{"name": "ingress-nginx", "reason": "x"}]
-    assert evaluate(components_unavailable=lacking)["platform_pruned"] == []
-    assert evaluate(components_unavailable=lacking, ingress_controller="traefik")["platform_pruned"] == [
+    assert evaluate(components_unavailable=lacking, secrets_backend="vault")["platform_pruned"] == []
+    assert (
         "ingress-nginx"
-    ]
+        in evaluate(components_unavailable=lacking, ingress_controller="traefik")["platform_pruned"]
+    )
 
 
 def test_what_cannot_be_had_is_not_deleted() -> None:
@@ -266,5 +276,44 @@ def test_no_inventory_overrides_it(tmp_path: Path) -> None:
 def test_playbooks_that_ask_have_it() -> None:
     for file in sorted((ROOT / "playbooks").glob("*.yml")):
         for play in yaml.safe_load(file.read_text()):
-            if re.search(r"platform_(installed|components|parts|pruned|missing)", yaml.safe_dump(play)):
+            asked = r"platform_(installed|components|parts|pruned|missing|machines)"
+            if re.search(asked, yaml.safe_dump(play)):
                 assert "vars/components.yml" in play["vars_files"], file
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "playbooks").glob("*.yml")), ids=lambda file: str(file.name))
+def test_no_playbook_decides_by_itself_what_runs(file: Path) -> None:
+    """What a playbook refuses may name a choice; which role it runs is up to the list."""
+    switches = {part["switch"] for part in LIST["platform_parts"].values()}
+    waiting: list[Any] = [yaml.safe_load(file.read_text())]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict) and any("_role" in key or key == "block" for key in part):
+            assert not [name for name in switches if name in str(part.get("when"))], part["name"]
+        waiting += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
+
+
+@pytest.mark.parametrize("playbook", ["vault.yml", "object-store.yml", "machines.yml"])
+def test_machines_of_what_is_not_chosen_are_left_alone(playbook: str, tmp_path: Path) -> None:
+    """They are in the inventory, and nobody answers there."""
+    away = {"ansible_host": "127.0.0.1", "ansible_port": 1}
+    hosts = {
+        "control_plane": {"master-1": {"ansible_host": "10.77.0.11"}},
+        "vault": {"vault-1": away},
+        "object_store": {"store-1": away},
+    }
+    children = {name: {"hosts": members} for name, members in hosts.items()}
+    tree = {"kube_nodes": {"children": {"control_plane": children.pop("control_plane")}}, **children}
+    inventory = {"all": {"children": {"platform": {"children": tree}}}}
+    (tmp_path / "hosts.yml").write_text(json.dumps(inventory))
+    choices = {"secrets_backend": "", "backups_enabled": False, "cluster_secrets_dir": str(tmp_path / "mine")}
+    done = subprocess.run(
+        ["ansible-playbook", "-i", tmp_path, f"playbooks/{playbook}", "--check", "-e", json.dumps(choices)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search(r"(changed|unreachable|failed)=[1-9]", done.stdout), done.stdout

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -377,3 +378,9 @@ def test_a_node_that_is_off_fails_a_limited_run(tmp_path: Path) -> None:
     assert "1 of 1 nodes failed" in done.stdout
     assert "* w2: Check that the node answers: cannot be reached over SSH" in done.stdout
     assert (tmp_path / "secrets/inventory").read_text() == f"{tmp_path}/hosts.yml\n"
+
+
+def test_the_address_is_handed_on_by_what_every_distribution_can_do() -> None:
+    """Of VRRP 3, keepalived as Ubuntu 22.04 builds it makes wrong checksums."""
+    text = (ROOT / "roles/api_endpoint/templates/keepalived.conf.j2").read_text()
+    assert re.findall(r"^ *vrrp_version (\d)$", text, re.MULTILINE) == ["2"]

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from quote_platform import component, history
+from quote_platform import secrets as secret_variables
 from quote_platform.component import staging
-from quote_platform.validation import secrets as secret_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct-horse-battery-staple"  # noqa: S105 (planted, to be found nowhere)
@@ -188,10 +188,15 @@ def test_secret_variables_are_known_by_spec_and_name() -> None:
         "object_store_accounts": {"velero": {"bucket": "shop-velero", "secret_key": "store-secret"}},
         "grafana_admin_password_file": "/srv/secrets/grafana",
         "velero_repository_key": "repository-key",
+        "versitygw_root_secret": "root-secret",
+        "registry_passphrase": "pass-phrase",
+        "quote_app_database_secret": "name-of-a-secret",
+        "object_store_access_key": "name-of-an-account",
         "quote_app_image": "example.com/web:1",
     }
     assert secret_variables.values(variables, lambda value: value) == {
         *("https://hooks.example.com/T0/abcdef", "pull-password", "store-secret", "repository-key"),
+        *("root-secret", "pass-phrase"),
     }
 
 

@@ -80,8 +80,13 @@ def refused(*arguments: str) -> str:
             "jobs: {drift: {variables: {monitoring_slack_url: x}}}",
             f"jobs.drift.variables.monitoring_slack_url: {HIDDEN}",
         ),
+        # In an account, too; the name of a Secret is none.
         (
-            "jobs: {drift: {variables: {since: 2026-11-29}}}",
+            "jobs: {drift: {variables: {object_store_accounts: {velero: {secret_key: x}}}}}",
+            f"jobs.drift.variables.object_store_accounts: {HIDDEN}",
+        ),
+        (
+            "jobs: {drift: {variables: {quote_app_database_secret: a, since: 2026-11-29}}}",
             "jobs.drift.variables.since: 2026-11-29 is a date; write it in quotes",
         ),
         (

@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -318,23 +319,33 @@ def test_the_command_says_by_its_status_what_it_found(
 
 
 def test_an_inventory_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it says so: as Ansible takes it, for whoever is in it."""
     monkeypatch.setenv("REGISTRY_AUTH_FILE", "/nowhere")
-    folder = tmp_path / "group_vars" / "platform"
-    folder.mkdir(parents=True)
-    (folder / "main.yml").write_text(
-        yaml.safe_dump(
-            {
-                "image_registry_base_url": "http://{{ where }}:5000",
-                "where": "mirror.example.org",
-                "image_registry_credentials": {"docker.io": {"username": "u", "password": "p"}},
-            }
-        )
+    password = tmp_path / "password"
+    password.write_text("open")
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(password))
+    encrypt = ["ansible-vault", "encrypt_string", "p"]
+    encrypted = subprocess.run(encrypt, check=True, capture_output=True, text=True).stdout
+    folder = tmp_path / "inventory"
+    variables = folder / "group_vars"
+    variables.mkdir(parents=True)
+    (folder / "hosts.yml").write_text(
+        "platform:\n  hosts: {one: {}}\n  vars: {image_registry_base_url: 'http://{{ where }}:5000'}\n"
     )
-    found = settings(tmp_path)
+    (variables / "all.json").write_text('{"where": "mirror.example.org"}')
+    (variables / "platform.yaml").write_text(
+        "image_registry_credentials:\n  docker.io:\n    username: u\n    password: "
+        + encrypted.strip().replace("\n", "\n  ")
+    )
+    found = settings(folder)
     assert found.access.mirror == "http://mirror.example.org:5000"
     assert found.access.accounts == {"https://index.docker.io/v1/": ("u", "p")}
-    assert settings(tmp_path, mirror="http://other").access.mirror == "http://other"
-    with pytest.raises(DeliveryError, match="no such folder"):
+    assert settings(folder / "hosts.yml").access.mirror == "http://mirror.example.org:5000"
+    assert settings(folder, mirror="http://other").access.mirror == "http://other"
+    password.write_text("wrong")
+    with pytest.raises(DeliveryError, match=r"image_registry_credentials: .*ecrypt"):
+        settings(folder)
+    with pytest.raises(DeliveryError, match="none"):
         settings(tmp_path / "none")
 
 

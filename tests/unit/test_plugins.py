@@ -1,6 +1,7 @@
 """What roles use of ours is found by Ansible, and documented as it is."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -86,3 +87,11 @@ def test_each_filter_is_used() -> None:
 
 def test_no_role_brings_its_own() -> None:
     assert [*ROOT.glob("roles/*/library/*.py"), *ROOT.glob("roles/*/*_plugins/*.py")] == []
+
+
+def test_what_a_task_shows_of_a_change_is_made_by_one_piece() -> None:
+    """What runs on nodes has no package."""
+    found = [
+        file.name for file in (ROOT / "src").rglob("*.py") if re.search(r'"before_header":', file.read_text())
+    ]
+    assert found == ["difference.py"]

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from test_manifests import TEMPLATES, mistakes
 from quote_platform import proxies
 from quote_platform.validation import choices
 
+ROOT = Path(__file__).resolve().parents[2]
 URL = "http://platform:s3cret%2F@proxy.example.com:3128"
 PROXY = {"http": "", "https": URL, "no_proxy": [".svc", "10.96.0.0/16", "vault.example.com", "192.0.2.30"]}
 PLACE = {
@@ -204,6 +206,19 @@ def test_the_password_is_in_secrets_only(rendered: Rendered) -> None:
                 assert base64.b64encode(encoded.encode()).decode() not in text, file
 
 
+def test_the_metadata_service_is_reached_by_who_has_no_access_key(tmp_path: Path) -> None:
+    template = "secrets_delivery/templates/operator.yaml.j2"
+    keys = {"secrets_delivery_aws_access_key": "key", "secrets_delivery_aws_secret_key": "word"}
+    backends = ["aws-secrets-manager", "aws-secrets-manager", "vault"]
+    given = [{"secrets_backend": one} | more for one, more in zip(backends, [{}, keys, {}], strict=True)]
+    found = [
+        {"ports": [{"protocol": "TCP", "port": 80}], "to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}]}
+        in egress(list(yaml.safe_load_all(text)), "external-secrets")
+        for text in render(tmp_path, *((template, own) for own in given))
+    ]
+    assert found == [True, False, False]
+
+
 OF_STORES = [
     "postgres/templates/cluster.yaml.j2",
     "postgres/templates/backup.yaml.j2",
@@ -334,3 +349,39 @@ def test_a_proxy_with_an_address_is_all_that_is_reached(host: str, cidr: str) ->
     rule = {"ports": [{"protocol": "TCP", "port": 8080}], "to": [{"ipBlock": {"cidr": cidr}}]}
     assert proxies.rules(told, ["10.244.0.0/16"]) == [rule]
     assert proxies.rules({}, []) == []
+
+
+# --- what a pod shows of a password -----------------------------------------------------------------------
+
+SHOWN = {
+    "logging/templates/logging.yaml.j2": r"quote-platform/config: (\w{64})",
+    "velero/templates/velero.yaml.j2": r"quote-platform/proxy: (\w{64})",
+    "cert_manager/templates/cert-manager.yaml.j2": r"quote-platform/proxy: (\w{64})",
+    "secrets_delivery/templates/operator.yaml.j2": r"quote-platform/proxy: (\w{64})",
+    "postgres/templates/backup.yaml.j2": r'PROXY_VERSION, value: "(\w{8})"',
+}
+
+
+def test_who_sees_a_pod_cannot_try_passwords_against_its_digests(tmp_path: Path) -> None:
+    """They follow the password, and a key that the cluster does not have; otherwise they stay as they are."""
+    own = PLACE | EXTERNAL | {"logging_collector": "fluentd", "cluster_digest_key_file": f"{tmp_path}/one"}
+    weak = own | {"logging_password": "summer", "cluster_http_proxy": URL.replace("s3cret", "summer")}
+    places = [own, own, weak, own | {"cluster_digest_key_file": f"{tmp_path}/other"}]
+    files = [(name, place) for place in places for name in SHOWN]
+    rendered = render(tmp_path, *files)
+    for number, (name, pattern) in enumerate(SHOWN.items()):
+        first, again, other_password, other_key = (
+            re.findall(pattern, rendered[number + at]) for at in range(0, len(files), len(SHOWN))
+        )
+        assert first, name
+        assert first == again
+        assert not set(first) & set(other_password), name
+        assert not set(first) & set(other_key), name
+    assert (tmp_path / "one").stat().st_mode & 0o077 == 0
+
+
+def test_no_template_shows_the_digest_of_a_password_alone() -> None:
+    for file in sorted((ROOT / "roles").glob("*/templates/*.j2")):
+        for line in file.read_text().splitlines():
+            if "hash('sha256')" in line and re.search(r"proxy|account|password|secret_key|token", line):
+                assert "_digest_key ~" in line, f"{file}: {line}"

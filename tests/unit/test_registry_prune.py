@@ -234,7 +234,9 @@ def test_nothing_is_deleted_when_a_cluster_cannot_be_read(
     words = [f"{registry.address}/team/app", "--keep", "1", "--delete"]
     result = invoke(*words, "--kubeconfig", str(cluster[0]))
     assert result.exit_code == 2
-    assert "cannot be read, so nothing is deleted: Forbidden" in " ".join(result.output.split())
+    assert "cannot be read, so nothing is deleted: the API server answers 403 Forbidden" in " ".join(
+        result.output.split()
+    )
     assert invoke(*words, "--kubeconfig", "/nowhere").exit_code == 2
     assert len(tags(registry)) == 6
 

@@ -1,16 +1,25 @@
 """The plan of an upgrade: what is done with which node, and every reason for which it is refused."""
 
+import os
+import re
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
+from api_server import api_server
 
 from quote_platform import upgrade
-from quote_platform.upgrade.cluster import Cluster, _selector
+from quote_platform.mirror import catalogue
+from quote_platform.mirror.source import Source
+from quote_platform.upgrade.cluster import Cluster, _selector, deprecated
 from quote_platform.upgrade.plan import Bounds, Findings, Machine, Member, Refused, Wanted, plan
 
+ROOT = Path(__file__).resolve().parents[2]
 WANTED = Wanted(
     "1.36.3",
     {"kubelet": "1.36.3-1.1", "kubeadm": "1.36.3-1.1", "containerd.io": "2.3.5-1"},
@@ -243,3 +252,55 @@ def test_a_selector_is_written_as_the_api_takes_it() -> None:
         _selector(SimpleNamespace(match_labels={}, match_expressions=[expression("NotIn", "a")]))
         == "tier notin (a)"
     )
+
+
+# --- deprecated APIs --------------------------------------------------------------------------------------
+
+
+def test_what_any_api_server_was_asked_for_is_found() -> None:
+    """Each counts its own requests only; what goes later, or never, is left out."""
+
+    def sample(group: str, version: str, resource: str, removed: str) -> str:
+        labels = f'group="{group}",removed_release="{removed}",resource="{resource}",version="{version}"'
+        return f"requested apiserver_requested_deprecated_apis{{{labels}}} 1"
+
+    flow = sample("flowcontrol.apiserver.k8s.io", "v1beta3", "flowschemas", "1.36")
+    nodes = [
+        {"state": [sample("", "v1", "endpoints", ""), sample("batch", "v1beta1", "cronjobs", "1.40")]},
+        {"state": [flow, "audit /apis/flowcontrol.apiserver.k8s.io/v1beta3/flowschemas\tola (old/1.0)"]},
+        {"state": [flow]},
+    ]
+    requested, audit = (
+        [line for one in nodes for line in upgrade._of(one, word)] for word in ("requested", "audit")
+    )
+    assert deprecated("1.36.3", requested, audit) == [
+        "flowschemas.v1beta3.flowcontrol.apiserver.k8s.io is used, which Kubernetes 1.36 no longer has; "
+        "asked for by ola (old/1.0)"
+    ]
+    assert deprecated("1.35.9", requested, audit) == []
+
+
+def test_a_control_plane_reads_it_of_its_own_api_server(tmp_path: Path) -> None:
+    tasks = yaml.safe_load((ROOT / "roles/upgrade/tasks/read.yml").read_text())
+    script = tasks[0]["ansible.builtin.shell"]["cmd"]
+    (asks,) = re.findall(r"^test -e admin\.conf .*?/p'$", script, re.MULTILINE | re.DOTALL)
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with api_server(folder) as server:
+        server.ask("GET", "/api/v1/namespaces/default/endpoints")
+        server.kubeconfig(tmp_path / "admin.conf")
+        source = Source(catalogue.load(), lambda _: None)
+        programs = source.artifacts / "binaries" / f"kubernetes-{source.binaries_key('kubernetes')}"
+        # The server of a test has another port, and no name in its certificate.
+        asks = asks.replace("https://127.0.0.1:6443 --tls-server-name kubernetes", str(server.http.base_url))
+        done = subprocess.run(
+            ["/bin/bash", "-c", asks],
+            cwd=tmp_path,
+            env={"PATH": f"{programs}:{os.defpath}"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert 'requested apiserver_requested_deprecated_apis{group="",' in done.stdout
+    assert 'resource="endpoints"' in done.stdout
+    assert set(re.findall(r"^\w+", done.stdout, re.MULTILINE)) == {"requested"}

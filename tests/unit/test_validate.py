@@ -298,6 +298,29 @@ def test_an_inventory_without_hosts_ends_the_run(playbook: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ({"masters": HOSTS["control_plane"]}, "masters: not a group of the platform"),
+        (HOSTS | {"vaults": {"vault-1": "10.77.0.31"}}, "vaults: not a group of the platform"),
+        ({"workers": HOSTS["workers"]}, "control_plane: the group has no hosts"),
+    ],
+    ids=["masters", "vaults", "none"],
+)
+def test_each_playbook_refuses_a_group_that_it_would_not_find(
+    groups: dict[str, dict[str, str]], said: str, tmp_path: Path
+) -> None:
+    """Its plays would match no host, and the run would end as if all were well."""
+    found = given(inventory(tmp_path / "groups", {"hosts": groups}))
+    assert [line[: len(said)] for line in validation.judge(found, together=False)][:1] == [said]
+
+
+def test_a_file_that_is_no_inventory_ends_the_run(tmp_path: Path) -> None:
+    """Ansible takes it for the name of a host."""
+    (tmp_path / "hosts.yml").write_text("{{{\n")
+    assert "control_plane: the group has no hosts" in play(tmp_path / "hosts.yml", playbook="cluster.yml")
+
+
+@pytest.mark.parametrize(
     "where", ["hosts.yml", "group_vars/all.yaml", "group_vars/all", "group_vars/all/a.json"]
 )
 def test_what_an_inventory_says_anywhere_wins(where: str, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from quote_platform.aws.account import CLUSTER, Account, Refused
 from quote_platform.aws.design import Design, judge, outputs
 from quote_platform.aws.kinds import KINDS
 from quote_platform.aws.reconcile import Plan, Run, plan, shown
+from quote_platform.difference import difference
 
 __all__ = ["APPLY", "DESTROY", "Refused", "apply", "remove"]
 
@@ -172,14 +173,7 @@ def _result(planned: Plan, run: Run) -> Answer:
             before = {name: found.state[name] for name in step.fields}
             after = {name: step.wanted[name] for name in step.fields}
         lines.append(f"{step.verb} {title}" + (f": {', '.join(step.fields)}" if step.found else ""))
-        diff.append(
-            {
-                "before_header": title,
-                "after_header": title,
-                "before": show(before) if before else "",
-                "after": show(after),
-            }
-        )
+        diff.append(difference(title, show(before) if before else "", show(after)))
     result: Answer = {
         "changed": bool(changes),
         "changes": lines,

@@ -23,6 +23,7 @@ from quote_platform.component.objects import (
     title,
 )
 from quote_platform.component.server import Server
+from quote_platform.difference import difference
 
 __all__ = ["PRUNE", "SPEC", "Refused", "prune", "run"]
 
@@ -173,13 +174,5 @@ def _result(changes: list[Change], warnings: list[str]) -> Document:
     return {
         "changed": bool(changes),
         "changes": [f"{verb} {name}" for verb, name in done],
-        "diff": [
-            {
-                "before_header": name,
-                "after_header": name,
-                "before": _shown(before),
-                "after": _shown(after),
-            }
-            for name, before, after in changes
-        ],
+        "diff": [difference(name, _shown(before), _shown(after)) for name, before, after in changes],
     } | ({"warnings": warnings} if warnings else {})

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from kubernetes import config, dynamic
+from kubernetes import dynamic
 from kubernetes.client import ApiException
 from kubernetes.dynamic.exceptions import ResourceNotFoundError
 from urllib3.exceptions import HTTPError
@@ -26,6 +26,7 @@ from quote_platform.component.objects import (
     owns_replicas,
     title,
 )
+from quote_platform.kubeconfig import Unusable, answered, connect, trouble
 
 
 class Server:
@@ -41,12 +42,11 @@ class Server:
             return  # nothing is there yet: all of it would be created
         while not self.client:
             try:
-                self.client = dynamic.DynamicClient(config.new_client_from_config(kubeconfig))
-            except (HTTPError, ApiException, config.ConfigException) as error:
+                with answered():
+                    self.client = dynamic.DynamicClient(connect(kubeconfig))
+            except Unusable:
                 if not patient or time.monotonic() > self.deadline:
-                    raise Refused(
-                        f"the API server of {kubeconfig} does not answer: {error}. Check it, then run again"
-                    ) from error
+                    raise
                 time.sleep(1)
 
     def apply(
@@ -137,7 +137,7 @@ class Server:
                 return ask()
             except HTTPError as error:  # the connection, not the answer
                 if time.monotonic() > self.deadline:
-                    raise Refused(f"{title(document)}: the API server does not answer: {error}") from error
+                    raise Refused(f"{title(document)}: {trouble(error)}") from error
                 time.sleep(1)
             except (ResourceNotFoundError, ApiException, dynamic.exceptions.DynamicApiError) as error:
                 if not self._passing(error) or time.monotonic() > self.deadline:

@@ -23,9 +23,7 @@ DIFFERS, UNKNOWN = 1, 2
 
 Inventory = Annotated[
     Path | None,
-    typer.Option(
-        "-i", "--inventory", help="Folder of an inventory, whose mirror, authorities and accounts count."
-    ),
+    typer.Option("-i", "--inventory", help="Inventory, whose mirror, authorities and accounts count."),
 ]
 Mirror = Annotated[str, typer.Option(help="URL of a registry that has all images under their whole names.")]
 Manifests = Annotated[str, typer.Option(help="URL below which all manifests lie by their path.")]

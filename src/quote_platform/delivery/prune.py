@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kubernetes import client, config
-from kubernetes.client import ApiException
-from urllib3.exceptions import HTTPError
+from kubernetes import client
 
 from quote_platform.delivery import DeliveryError, NotThereError
 from quote_platform.delivery.registry import Repository
 from quote_platform.images import DIGEST, Reference
+from quote_platform.kubeconfig import Unusable, answered, connect
 
 AT_ONCE = 8
 SECONDS = 20
@@ -56,24 +55,24 @@ def used(images: Iterable[str]) -> Used:
 def running(kubeconfig: Path) -> Used:
     """Return what a cluster runs or may run again: pods, and all that makes pods, with its history."""
     try:
-        api = config.new_client_from_config(str(kubeconfig))
-        pods = client.CoreV1Api(api).list_pod_for_all_namespaces(_request_timeout=SECONDS).items
-        apps, batch = client.AppsV1Api(api), client.BatchV1Api(api)
-        lists = [
-            apps.list_deployment_for_all_namespaces,
-            apps.list_replica_set_for_all_namespaces,
-            apps.list_stateful_set_for_all_namespaces,
-            apps.list_daemon_set_for_all_namespaces,
-            batch.list_job_for_all_namespaces,
-        ]
-        specs = [pod.spec for pod in pods]
-        specs += [one.spec.template.spec for ask in lists for one in ask(_request_timeout=SECONDS).items]
-        crons = batch.list_cron_job_for_all_namespaces(_request_timeout=SECONDS).items
-        specs += [cron.spec.job_template.spec.template.spec for cron in crons]
-    except (ApiException, HTTPError, config.ConfigException, OSError) as error:
-        reason = getattr(error, "reason", "") or str(error)
+        api = connect(kubeconfig)
+        with answered():
+            pods = client.CoreV1Api(api).list_pod_for_all_namespaces(_request_timeout=SECONDS).items
+            apps, batch = client.AppsV1Api(api), client.BatchV1Api(api)
+            lists = [
+                apps.list_deployment_for_all_namespaces,
+                apps.list_replica_set_for_all_namespaces,
+                apps.list_stateful_set_for_all_namespaces,
+                apps.list_daemon_set_for_all_namespaces,
+                batch.list_job_for_all_namespaces,
+            ]
+            specs = [pod.spec for pod in pods]
+            specs += [one.spec.template.spec for ask in lists for one in ask(_request_timeout=SECONDS).items]
+            crons = batch.list_cron_job_for_all_namespaces(_request_timeout=SECONDS).items
+            specs += [cron.spec.job_template.spec.template.spec for cron in crons]
+    except (Unusable, OSError) as error:
         raise DeliveryError(
-            f"--kubeconfig {kubeconfig}: what runs there cannot be read, so nothing is deleted: {reason}"
+            f"--kubeconfig {kubeconfig}: what runs there cannot be read, so nothing is deleted: {error}"
         ) from error
     images = [image for spec in specs for image in _images(spec)]
     return used([*images, *(status for pod in pods for status in _identifiers(pod))])

@@ -1,7 +1,6 @@
 """What a job is: the jobs that come with the project, those of a `jobs.yml`, and what is wrong with them."""
 
 import difflib
-import functools
 import importlib.util
 import itertools
 import json
@@ -20,15 +19,13 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from quote_platform import secrets
+
 FILE = "jobs.yml"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 DURATION = re.compile(r"([1-9]\d{0,5})([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 VARIABLE = re.compile(r"[A-Za-z_]\w*")
-# Beside what the roles' argument specs call no_log. `secrets_backend` and its like are none.
-SECRET = re.compile(
-    r"(password|passwd|passphrase|token|secret|(secret|private|access|api)_?key)$", re.IGNORECASE
-)
 # A time as `systemd-analyze calendar` writes it.
 ELAPSE = re.compile(r"(?:Next elapse|Iter\. #\d+|Iteration #\d+): \w+ (\d+-\d+-\d+ \d+:\d+:\d+) UTC")
 # These change nothing, unless they are allowed what users may notice.
@@ -384,7 +381,7 @@ def judge_variables(project: Path, variables: dict[str, Any]) -> list[str]:
     for name, value in variables.items():
         if not VARIABLE.fullmatch(name):
             wrong.append(f"{name}: no name of a variable; allowed are letters, digits and _")
-        elif SECRET.search(name) or name in _hidden(project):
+        elif secrets.named(name, project) or any(secrets.within(value)):
             wrong.append(
                 f"{name}: a secret; records of jobs hold none: write it to a file, encrypted by "
                 "ansible-vault, and name that in variables_files, or by -e @FILE"
@@ -405,15 +402,6 @@ def _unwritable(value: Any) -> list[str]:
     except (TypeError, ValueError):
         return [f": {value} is a {type(value).__name__}; write it in quotes"]
     return []
-
-
-@functools.cache
-def _hidden(project: Path) -> frozenset[str]:
-    """Return the variables that the roles' argument specs call no_log."""
-    from quote_platform.validation import specs  # noqa: PLC0415 (it imports Ansible, which takes its time)
-
-    options = specs.load(project / "roles").values()
-    return frozenset(name for role in options for name, option in role.items() if option.get("no_log"))
 
 
 # --- what is asked for on the command line -----------------------------------------------------------

@@ -13,13 +13,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from kubernetes import client, config
-from kubernetes.config import ConfigException
+from kubernetes import client
 from urllib3.exceptions import HTTPError
 
 from quote_platform import lease
 from quote_platform.jobs.lock import Held, describe, now, text
 from quote_platform.jobs.record import Record, Store, write
+from quote_platform.kubeconfig import Unusable, connect, trouble
 
 NAME = "quote-platform-job"
 PREFIX = "quote-platform/"
@@ -43,14 +43,6 @@ def controller(store: Store) -> str:
     return file.read_text().strip()
 
 
-def connect(kubeconfig: Path, folder: str) -> Any:
-    """Return a client of a cluster's API; its keys are in files of a folder, which the caller removes."""
-    loaded = client.Configuration()
-    config.load_kube_config(str(kubeconfig), client_configuration=loaded, temp_file_path=folder)
-    loaded.retries = False
-    return client.ApiClient(loaded)
-
-
 class Lease:
     """A Lease by which controllers exclude one another."""
 
@@ -70,19 +62,17 @@ class Lease:
         """The API of the cluster."""
         if self._api is None:
             # The folder goes with the job.
-            self._api = client.CoordinationV1Api(connect(self.kubeconfig, self.scratch))
+            self._api = client.CoordinationV1Api(connect(self.kubeconfig, self.scratch, retries=False))
         return self._api
 
     def take(self) -> None:
         """Hold the Lease; raise Held, or OSError if the cluster cannot be asked."""
         try:
             self._take()
-        except client.ApiException as error:
-            raise OSError(f"the API server answers {error.status} {error.reason}") from error
-        except ConfigException as error:
+        except Unusable as error:
             raise OSError(str(error)) from error
-        except HTTPError as error:
-            raise OSError(f"the API server does not answer: {type(error).__name__}") from error
+        except (client.ApiException, HTTPError) as error:
+            raise OSError(trouble(error)) from error
 
     def _take(self) -> None:
         end = time.monotonic() + WATCH
@@ -172,9 +162,9 @@ class Lease:
                 self._current = None
                 self.take()
                 return
-            raise OSError(f"the API server answers {error.status} {error.reason}") from error
+            raise OSError(trouble(error)) from error
         except HTTPError as error:
-            raise OSError(f"the API server does not answer: {type(error).__name__}") from error
+            raise OSError(trouble(error)) from error
 
     def release(self) -> None:
         """Free the Lease, if the cluster answers; else it ends by itself."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from kubernetes import client
-from kubernetes.config import ConfigException
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from urllib3.exceptions import HTTPError
@@ -25,8 +24,8 @@ from quote_platform import lease
 from quote_platform.jobs import cluster, definition, environment
 from quote_platform.jobs import record as records
 from quote_platform.jobs.definition import Plan
-from quote_platform.jobs.lease import connect
 from quote_platform.jobs.record import STATUS, Record, Store
+from quote_platform.kubeconfig import Unusable, connect, trouble
 
 CONFIG_MAP = "quote-platform-jobs"
 PREFIX = "quote_platform_job_"
@@ -149,7 +148,7 @@ class ConfigMap:
     def api(self) -> Any:
         """The API of the cluster."""
         folder = self.scratch if Path(self.scratch or "/nonexistent").is_dir() else _keys()
-        return client.CoreV1Api(connect(self.kubeconfig, folder))
+        return client.CoreV1Api(connect(self.kubeconfig, folder, retries=False))
 
     def read(self, name: str) -> str:
         """Return what was written of a job."""
@@ -206,11 +205,9 @@ def _write(plan: Plan, place: Folder | ConfigMap, of: str, record: Record | None
         before = read(place.read(plan.name))
         figures = update(before, plan.interval, time.time(), record)
         place.write(plan.name, write(figures, plan.name, of))
-    except client.ApiException as error:
-        return f"{where}: the API server answers {error.status} {error.reason}"
-    except HTTPError as error:
-        return f"{where}: the API server does not answer: {type(error).__name__}"
-    except (OSError, ConfigException) as error:
+    except (client.ApiException, HTTPError) as error:
+        return f"{where}: {trouble(error)}"
+    except (OSError, Unusable) as error:
         return f"{where}: {error}"
     return ""
 

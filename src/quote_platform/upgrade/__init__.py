@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kubernetes.client import ApiException
-from urllib3.exceptions import HTTPError
-
+from quote_platform.kubeconfig import answered
 from quote_platform.upgrade import plan as planning
 from quote_platform.upgrade.cluster import Cluster
 from quote_platform.upgrade.hold import Hold
@@ -45,15 +43,8 @@ HOLD: dict[str, Any] = KUBECONFIG | {"held": {"type": "bool", "required": True}}
 @contextmanager
 def _answered(kubeconfig: str) -> Iterator[Cluster]:
     """Yield the cluster; turn what it does not answer into a sentence."""
-    try:
+    with answered():
         yield Cluster(kubeconfig)
-    except ApiException as error:
-        raise Refused(f"the API server answers {error.status} {error.reason}: {error.body or ''}") from error
-    except HTTPError as error:
-        raise Refused(
-            f"the API server of {kubeconfig} does not answer ({type(error).__name__}): an upgrade begins "
-            "with a cluster that works"
-        ) from error
 
 
 def _of(said: dict[str, Any], word: str) -> list[str]:
@@ -86,7 +77,8 @@ def plan(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
     with _answered(given["kubeconfig"]) as cluster:
         members = cluster.members()
         audit = [line for one in given["nodes"] for line in _of(one, "audit")]
-        findings = cluster.findings(version, audit)
+        requested = [line for one in given["nodes"] for line in _of(one, "requested")]
+        findings = cluster.findings(version, requested, audit)
         steps, notes = planning.plan(machines, members, wanted, bounds, findings)
         # What waits for a node that is drained will be well.
         unwell = cluster.unwell() if steps and not any(step.marked for step in steps) else []

@@ -7,28 +7,42 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client import ApiException
-from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
+from quote_platform.kubeconfig import connect, trouble
 from quote_platform.upgrade.plan import MARK, Findings, Member, Refused, order
 
 TIMEOUT = (5, 30)  # to connect, to answer
 DATABASE = ("postgresql.cnpg.io", "v1", "clusters")
 # One sample of the API server's own metric: somebody has used what a coming version no longer has.
-REQUESTED = re.compile(r"^apiserver_requested_deprecated_apis\{(?P<labels>[^}]*)\} 1$", re.MULTILINE)
+REQUESTED = re.compile(r"apiserver_requested_deprecated_apis\{(?P<labels>[^}]*)\} 1")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+def deprecated(version: str, requested: Iterable[str], audit: Iterable[str]) -> list[str]:
+    """Return the APIs that a version lacks and that somebody has asked for, of any API server."""
+    found = dict[str, None]()
+    for sample in filter(None, map(REQUESTED.fullmatch, requested)):
+        labels = dict(LABEL.findall(sample["labels"]))
+        removed = labels.get("removed_release", "")
+        if not removed or order(f"{removed}.0") > order(version):
+            continue
+        name = f"{labels['resource']}.{labels['version']}.{labels['group']}".rstrip(".")
+        path = f"/apis/{labels['group']}/" if labels["group"] else "/api/"
+        path += f"{labels['version']}/"
+        users = sorted({line.split("\t")[1] for line in audit if line.startswith(path)})
+        who = f"asked for by {', '.join(users)}" if users else "the audit log no longer says by whom"
+        found[f"{name} is used, which Kubernetes {removed} no longer has; {who}"] = None
+    return list(found)
 
 
 class Cluster:
     """A running cluster."""
 
     def __init__(self, kubeconfig: str) -> None:
-        try:
-            self.api = config.new_client_from_config(kubeconfig)
-        except ConfigException as error:
-            raise Refused(f"{kubeconfig} cannot be used: {error}") from error
+        self.api = connect(kubeconfig)
         self.core = client.CoreV1Api(self.api)
         self.apps = client.AppsV1Api(self.api)
         self.policy = client.PolicyV1Api(self.api)
@@ -49,8 +63,11 @@ class Cluster:
             for node in self.core.list_node(_request_timeout=TIMEOUT).items
         ]
 
-    def findings(self, version: str, audit: Iterable[str]) -> Findings:
-        """Return what stands in the way of draining nodes, and of a version where one is meant."""
+    def findings(self, version: str, requested: Iterable[str], audit: Iterable[str]) -> Findings:
+        """Return what stands in the way of draining nodes, and of a version where one is meant.
+
+        `requested` and `audit` are what control planes say of deprecated APIs and of who has asked for them.
+        """
         pods = self.core.list_pod_for_all_namespaces(_request_timeout=TIMEOUT).items
         databases = self._databases()
         found = Findings(
@@ -60,7 +77,7 @@ class Cluster:
                 for name, (ready, wanted) in databases.items()
                 if ready < wanted
             ],
-            deprecated=self._deprecated(version, list(audit)) if version else [],
+            deprecated=deprecated(version, requested, list(audit)) if version else [],
         )
         for pod in pods:
             if pod.spec.node_name and _evicted(pod) and not pod.metadata.owner_references:
@@ -112,34 +129,6 @@ class Cluster:
             for owner in owners
         )
 
-    def _deprecated(self, version: str, audit: list[str]) -> list[str]:
-        """Return the APIs that a version lacks and that somebody has asked for."""
-        answer = self.api.call_api(
-            "/metrics",
-            "GET",
-            auth_settings=["BearerToken"],
-            _return_http_data_only=True,
-            _preload_content=False,
-            _request_timeout=TIMEOUT,
-        )
-        text = answer.data.decode()
-        found = list[str]()
-        for sample in REQUESTED.finditer(text):
-            labels = dict(LABEL.findall(sample["labels"]))
-            removed = labels.get("removed_release", "")
-            if not removed or order(f"{removed}.0") > order(version):
-                continue
-            name = f"{labels['resource']}.{labels['version']}.{labels['group']}".rstrip(".")
-            path = (
-                f"/apis/{labels['group']}/{labels['version']}/"
-                if labels["group"]
-                else f"/api/{labels['version']}/"
-            )
-            users = sorted({line.split("\t")[1] for line in audit if line.split("\t")[0].startswith(path)})
-            who = f"asked for by {', '.join(users)}" if users else "the audit log no longer says by whom"
-            found.append(f"{name} is used, which Kubernetes {removed} no longer has; {who}")
-        return found
-
     def unwell(self) -> list[str]:
         """Return the workloads that have not all their pods ready."""
         found = list[str]()
@@ -188,7 +177,7 @@ class Cluster:
             try:
                 unwell = [*self.stale(restarted or {}), *self.unwell()]
             except (ApiException, HTTPError) as error:  # it may be restarting
-                unwell = [f"the API server does not answer: {type(error).__name__}"]
+                unwell = [trouble(error)]
             waited_for = [line for line in unwell if _workload(line) not in names]
             if not waited_for:
                 return unwell

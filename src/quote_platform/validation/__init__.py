@@ -59,10 +59,13 @@ def judge(given: Input, together: bool = True) -> list[str]:
     resolved = {host: _Values(given, host, known, defaults, shared) for host in machines}
     first = resolved[machines[0]].given if machines else {}
     others = taken(given, first)
+    own = first.get("validate_own_groups", [])
     if not together:
-        return list(dict.fromkeys([line for values in resolved.values() for line in values.wrong] + others))
+        wrong = hosts.unmatched(given.groups, own)
+        wrong += [line for values in resolved.values() for line in values.wrong]
+        return list(dict.fromkeys(wrong + others))
     schedulable = first.get("control_plane_schedulable", False)
-    wrong = hosts.groups(given.groups, first.get("validate_own_groups", []))
+    wrong = hosts.groups(given.groups, own)
     wrong += hosts.shape(given.groups, schedulable)
     masters = given.groups.get("control_plane", [])
     if not masters:

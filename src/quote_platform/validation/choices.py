@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cronsim import CronSim, CronSimError
 
 from quote_platform.paths import vault_password
 from quote_platform.proxies import through
-from quote_platform.validation.hosts import DNS_NAME, NAME, is_address
+from quote_platform.validation.hosts import DNS_NAME, NAME, is_address, is_example
 
 Variables = Mapping[str, Any]
 
@@ -237,6 +238,8 @@ def urls(given: Variables) -> list[str]:
             )
         elif re.match(r"^https?://\[", str(value)):
             wrong.append(f"{name}: {value!r} has an IPv6 address, which the platform does not support yet")
+        elif is_example(urlsplit(str(value)).hostname or ""):
+            wrong.append(f"{name}: {value!r} has an address of the documentation's examples; write your own")
     return wrong
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import ipaddress
@@ -37,8 +38,8 @@ NODE_PORTS = range(30000, 32768)
 EXAMPLES = [ipaddress.ip_network(text) for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")]
 
 
-def groups(found: Groups, own: list[str]) -> list[str]:
-    """Return which groups are not ours, and which hosts lie outside of ours."""
+def strangers(found: Groups, own: list[str]) -> list[str]:
+    """Return which groups are not ours."""
     wrong = []
     for name in sorted(set(found) - set(OURS)):
         if any(fnmatch.fnmatch(name, pattern) for pattern in own):
@@ -48,6 +49,20 @@ def groups(found: Groups, own: list[str]) -> list[str]:
             f"{name}: not a group of the platform; did you mean {near}? A group of your own is named in "
             "validate_own_groups"
         )
+    return wrong
+
+
+def unmatched(found: Groups, own: list[str]) -> list[str]:
+    """Return why plays of any playbook would match no host."""
+    wrong = strangers(found, own)
+    if not found.get("control_plane"):
+        wrong.append("control_plane: the group has no hosts, and without one there is no cluster")
+    return wrong
+
+
+def groups(found: Groups, own: list[str]) -> list[str]:
+    """Return which groups are not ours, and which hosts lie outside of ours."""
+    wrong = strangers(found, own)
     placed = {host for group in PURPOSES for host in found.get(group, [])}
     placed |= {
         host
@@ -103,8 +118,24 @@ def is_address(text: str) -> bool:
     return True
 
 
+def is_example(text: str) -> bool:
+    """Tell whether a text is an address that documents have for examples."""
+    return is_address(text) and any(ipaddress.ip_address(text) in network for network in EXAMPLES)
+
+
+def has_ipv6(text: str) -> bool:
+    """Tell whether one of the addresses or networks in a text, with commas between them, is of IPv6."""
+    for part in text.split(","):
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_interface(part.strip().strip("[]")).version == 6:
+                return True
+    return False
+
+
 def not_reachable(address: str) -> str:
     """Return why other machines cannot reach an address, or nothing."""
+    if has_ipv6(address):
+        return "is an IPv6 address, which the platform does not support yet"
     if not is_address(address):
         if re.fullmatch(r"[\d.]+", address):
             return "is not an IP address"
@@ -112,15 +143,13 @@ def not_reachable(address: str) -> str:
             return "is every machine itself"
         return "" if DNS_NAME.fullmatch(address.lower()) else "is not a DNS name"
     known = ipaddress.ip_address(address)
-    if known.version == 6:
-        return "is an IPv6 address, which the platform does not support yet"
     for fits, reason in (
         (known.is_unspecified, "is no machine's address"),
         (known.is_loopback, "is every machine itself"),
         (known.is_multicast, "is a multicast address"),
         (known.is_link_local, "is a link-local address"),
         (known.is_reserved, "is a reserved address"),
-        (any(known in network for network in EXAMPLES), "is an address of the documentation's examples"),
+        (is_example(address), "is an address of the documentation's examples"),
     ):
         if fits:
             return reason
@@ -174,14 +203,14 @@ def networks(given: Variables, known: dict[str, Any]) -> list[str]:
     for name in ("cluster_pod_cidr", "cluster_service_cidr"):
         if name not in given:
             continue
-        if name not in found:
-            wrong.append(f"{name}: {given[name]!r} is not a network; allowed is for example 10.244.0.0/16")
-        elif found[name].version == 6:
+        if has_ipv6(str(given[name])):
             wrong.append(
-                f"{name}: {found[name]} is IPv6, which the platform does not support yet; allowed is for "
+                f"{name}: {given[name]} is IPv6, which the platform does not support yet; allowed is for "
                 "example 10.244.0.0/16"
             )
-            found.pop(name)
+            found.pop(name, None)
+        elif name not in found:
+            wrong.append(f"{name}: {given[name]!r} is not a network; allowed is for example 10.244.0.0/16")
     if len(found) == 2 and found["cluster_pod_cidr"].overlaps(found["cluster_service_cidr"]):
         wrong.append("cluster_pod_cidr: overlaps cluster_service_cidr; they must lie apart")
     for name, least in (("cluster_pod_cidr", 22), ("cluster_service_cidr", 24)):

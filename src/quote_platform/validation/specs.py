@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,10 @@ BOUNDS: tuple[tuple[str, int, int | None], ...] = (
     ),
     ("*", 1, None),
 )
+# What values look like that are numbers or text, and what is allowed.
+FORMS = {
+    "upgrade_batch": (re.compile(r"[1-9]\d*%?"), "a number such as 2, or a percentage such as 25%"),
+}
 
 
 @functools.cache
@@ -141,7 +146,9 @@ def missing(role: str, options: Options, given: Variables) -> list[str]:
 def judge(name: str, option: Variables, value: Any) -> list[str]:
     """Return what is wrong with the value of one variable: type, bounds, choices, what is inside."""
     # Ansible's validator converts the text "false" for itself only; the role still sees text, which is true.
-    wrong = list(_types(name, option, value)) or list(_bounds(name, option, value))
+    wrong = (
+        list(_types(name, option, value)) or list(_bounds(name, option, value)) or list(_forms(name, value))
+    )
     if wrong:
         return wrong
     result = ArgumentSpecValidator({name: _for_validator(option)}).validate({name: value})
@@ -205,6 +212,14 @@ def _instead(name: str, kinds: tuple[type, ...], value: Any) -> str:
         return ", without quotes"
     text = yaml.safe_dump({name: meant}, default_flow_style=True, width=1000).strip()
     return f", without quotes; on the command line -e '{text}'"
+
+
+def _forms(name: str, value: Any) -> Iterator[str]:
+    """Yield what looks otherwise than it must."""
+    if name in FORMS:
+        form, allowed = FORMS[name]
+        if isinstance(value, bool) or not isinstance(value, (int, str)) or not form.fullmatch(str(value)):
+            yield f"{name}: {value!r}; allowed is {allowed}"
 
 
 def _bounds(name: str, option: Variables, value: Any) -> Iterator[str]:

@@ -82,26 +82,29 @@ def run(  # noqa: PLR0917 (options, not positions)
 ) -> None:
     """Use the functions of a running platform from outside and report on each."""
     missing = {entry["name"]: entry["reason"] for entry in json.loads(left_out)}
-    target = Target(
-        str(kubeconfig),
-        version,
-        host,
-        address,
-        image,
-        authority=authority,
-        servers=server or [],
-        certificate_days=certificate_days,
-        known_alerts=known_alert or [],
-        vaults=vault or [],
-        vault_ca=vault_ca,
-        namespaces=dict(one.split("=", 1) for one in namespace),
-        domain=domain,
-        postgres=postgres,
-        database=database,
-        secret=secret,
-        intrusive=intrusive,
-        left_out=missing,
-    )
+    try:
+        target = Target(
+            str(kubeconfig),
+            version,
+            host,
+            address,
+            image,
+            authority=authority,
+            servers=server or [],
+            certificate_days=certificate_days,
+            known_alerts=known_alert or [],
+            vaults=vault or [],
+            vault_ca=vault_ca,
+            namespaces=dict(one.split("=", 1) for one in namespace),
+            domain=domain,
+            postgres=postgres,
+            database=database,
+            secret=secret,
+            intrusive=intrusive,
+            left_out=missing,
+        )
+    except Failed as error:
+        raise typer.BadParameter(str(error), param_hint="--kubeconfig") from error
     result = Report(cluster=cluster)
     lanes = [[check for check in lane if not only or check[0] in only] for lane in LANES]
     try:

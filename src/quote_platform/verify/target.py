@@ -9,11 +9,13 @@ from typing import Any
 
 import httpx
 import yaml
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client import ApiException
 from kubernetes.stream import stream
 from kubernetes.stream.ws_client import ERROR_CHANNEL
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from quote_platform.kubeconfig import Unusable, connect
 
 PROBE_PORT = 8080
 LABEL = "quote-platform.verify"
@@ -61,7 +63,10 @@ class Target:
     left_out: dict[str, str] = field(default_factory=dict)  # component -> why it is not installed
 
     def __post_init__(self) -> None:
-        self.api = config.new_client_from_config(self.kubeconfig)
+        try:
+            self.api = connect(self.kubeconfig)
+        except Unusable as error:
+            raise Failed(str(error)) from error
         self.core = client.CoreV1Api(self.api)
         self.apps = client.AppsV1Api(self.api)
         self.network = client.NetworkingV1Api(self.api)
@@ -153,7 +158,7 @@ class Target:
     def execute(self, pod: str, *command: str, namespace: str = "", container: str = "main") -> str:
         """Run a command in a pod and return what it prints; errors of the command are printed too."""
         # A stream turns its client into one for web sockets while it lasts, so each has its own.
-        own = client.CoreV1Api(config.new_client_from_config(self.kubeconfig))
+        own = client.CoreV1Api(connect(self.kubeconfig))
         session = stream(
             own.connect_get_namespaced_pod_exec,
             pod,
