@@ -2,22 +2,28 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from receptor import Mesh
 from test_jobs import HEAD, LONG, Jobs, inventory, project, wait
 from typer.testing import CliRunner
 
 from quote_platform.cli import app
 from quote_platform.fleet import version
-from quote_platform.fleet.definition import Cluster, Fleet
+from quote_platform.fleet.definition import Cluster, Fleet, Receptor
+from quote_platform.fleet.mesh import Remote, Unheard, one_answer
 from quote_platform.fleet.run import Driver, Entry, News, Place, Request, Run
+from quote_platform.fleet.serve import Ask
 from quote_platform.jobs import process
+from quote_platform.jobs.record import Store
 
 __all__ = ["project"]  # a fixture
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +62,7 @@ def refused(*arguments: str) -> str:
 
 
 GOOD = "inventory: inventories/production"
+MESH = "receptor: {nodes: [eu-1]"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +110,33 @@ GOOD = "inventory: inventories/production"
             "clusters.c.inventory: inventories/production/ is that of b already",
         ),
         (f"clusters: {{b: {{{GOOD}}}, b: {{}}}}", "line 1: b stands here a second time"),
+        (f"clusters: {{b: {{{GOOD}, node: eu-1}}}}", "clusters.b.node: eu-1 is unknown; allowed are local"),
+        (
+            f"{MESH}}}\nclusters: {{b: {{{GOOD}, node: eu1}}}}",
+            "clusters.b.node: eu1 is unknown; did you mean eu-1?",
+        ),
+        (
+            f"{MESH}}}\nclusters: {{b: {{inventory: ../b, node: eu-1}}}}",
+            "clusters.b.inventory: ../b; allowed is a path in the checkout of eu-1, such as inventories/NAME",
+        ),
+        (
+            f"{MESH}, sockt: /a}}\nclusters: {{b: {{{GOOD}}}}}",
+            "receptor.sockt: unknown; did you mean socket?",
+        ),
+        (
+            f"{MESH}, socket: a:1}}\nclusters: {{b: {{{GOOD}}}}}",
+            "receptor.socket: a:1; allowed is the absolute path of a socket, without :",
+        ),
+        (
+            f"{MESH}, tls_client: ''}}\nclusters: {{b: {{{GOOD}}}}}",
+            "receptor.tls_client: is empty; work is sent by TLS, to a command of the node's",
+        ),
+        (
+            f"receptor: {{nodes: [local]}}\nclusters: {{b: {{{GOOD}}}}}",
+            "receptor.nodes: local is no name of a node; allowed are letters, digits, ., _ and -, "
+            "at most 63, and not local",
+        ),
+        (f"receptor: {{}}\nclusters: {{b: {{{GOOD}}}}}", "receptor.nodes: required and not set"),
     ],
 )
 def test_a_mistake_in_fleet_yml_is_named(file: Path, text: str, message: str) -> None:
@@ -132,6 +166,14 @@ def test_a_mistake_on_the_command_line_is_named(file: Path, arguments: list[str]
     file.write_text(f"clusters: {{berlin: {{{GOOD}, groups: [canary]}}}}\n")
     assert message in refused("run", "--fleet", str(file), *arguments)
     assert not (file.parent / "state").exists()
+
+
+def test_files_of_the_controller_are_not_sent_to_nodes(file: Path) -> None:
+    file.write_text(f"{MESH}}}\nclusters: {{berlin: {{{GOOD}, node: eu-1}}}}\n")
+    assert refused("run", "drift", "--fleet", str(file), "--on", "all", "-e", f"@{file}") == (
+        "-e @FILE: files of this controller are not sent to the nodes of berlin; "
+        "name one that is there in variables_files of jobs.yml\n"
+    )
 
 
 def test_a_run_that_is_not_there_is_not_resumed(file: Path) -> None:
@@ -254,6 +296,14 @@ class Fleets(Jobs):
     def run(self, *arguments: str) -> "subprocess.Popen[str]":
         return self.fleet("run", "playbooks/wait.yml", "--on", "all", "-e", f"signs={self.signs}", *arguments)
 
+    def ask_fleet(self, *arguments: str) -> Any:
+        """Ask by the command in this process."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.project)
+            found = CliRunner().invoke(app, ["fleet", *arguments, "--json"], env=self.environment)
+        assert found.exit_code == 0, found.output
+        return json.loads(found.stdout)
+
     def entries(self) -> dict[str, Any]:
         """Return what is written down of the newest run, by cluster."""
         found = list((self.state / "quote-platform" / "fleet").glob("*.json"))
@@ -292,48 +342,155 @@ def test_a_run_that_is_killed_is_found_again_and_goes_on(fleets: Fleets) -> None
         killed.kill()
         killed.communicate()
     # Its job goes on, ends, and is not started a second time.
-    (fleets.signs / "cdg").write_text("good")
-    (fleets.signs / "ams").write_text("bad")
+    (fleets.signs / "cdg").write_text("bad")
     wait(lambda: all(one.over for one in fleets.store.all()))
     resumed = fleets.fleet("resume")
     said, error = resumed.communicate(timeout=LONG)
     assert resumed.returncode == 1, said + error
-    assert fleets.states() == ["done", "failed", "not started"]
-    assert len(fleets.store.ids()) == 2
-    assert "ams: failed  here  Fail where it is asked for: as was asked for\n" in said
-    assert f"next: quote-platform job logs {fleets.entries()['ams']['job']}\n" in said
-    assert "playbooks/wait.yml on 3 clusters: 1 done, 1 failed, 1 not started (run " in said
+    assert fleets.states() == ["failed", "not started", "not started"]
+    assert len(fleets.store.ids()) == 1
+    assert "cdg: failed  here  Fail where it is asked for: as was asked for\n" in said
+    assert f"next: quote-platform job logs {fleets.entries()['cdg']['job']}\n" in said
+    assert "playbooks/wait.yml on 3 clusters: 1 failed, 2 not started (run " in said
 
-    found = CliRunner().invoke(app, ["fleet", "status", "--json"], env=fleets.environment)
-    assert found.exit_code == 2  # of this checkout, which has no fleet.yml
-    file = str(fleets.project / "inventories" / "fleet.yml")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(fleets.project)
-        found = CliRunner().invoke(
-            app, ["fleet", "status", "--json", "--fleet", file], env=fleets.environment
-        )
-    status = {one["cluster"]: one for one in json.loads(found.stdout)}
+    status = {one["cluster"]: one for one in fleets.ask_fleet("status")}
     assert {name: one["jobs"].get("playbooks/wait.yml", {}).get("state") for name, one in status.items()} == {
-        "ams": "failed",
+        "ams": None,
         "ber": None,
-        "cdg": "done",
+        "cdg": "failed",
     }
     assert status["ams"]["version"] == str(version.of(fleets.project))
 
 
-def test_a_run_that_is_cancelled_leaves_nothing_behind(fleets: Fleets) -> None:
-    run = fleets.run("--at-once", "2", "--on", "ams", "--json")
-    wait(lambda: fleets.states() == ["running", "waiting", "waiting"])
+# --- over the mesh -------------------------------------------------------------------------------------
+
+
+class Meshed(Fleets):
+    """A controller, an execution node with its checkout, and one that has another version."""
+
+    def __init__(self, project: Path, folder: Path) -> None:
+        super().__init__(project, folder / "state")
+        self.mesh = Mesh(folder)
+        self.mesh.start("controller", "receptor-controller.conf")
+        (folder / "wrapper").write_text(f'#!/bin/sh\nexec {sys.executable} -m quote_platform.cli "$@"\n')
+        (folder / "wrapper").chmod(0o755)
+        self.other = folder / "other"
+        shutil.copytree(project, self.other)
+        (self.other / "group_vars").mkdir()
+        (self.other / "group_vars" / "all.yml").write_text("new: true\n")
+        for name, checkout in (("eu-1", project), ("eu-2", self.other)):
+            given: dict[str, Any] = {"cwd": checkout, "program": f"{folder}/wrapper"}
+            given["env"] = self.environment | {"XDG_STATE_HOME": f"{folder}/{name}"}
+            self.mesh.start(name, "receptor-node.conf", **given)
+        (project / "inventories" / "fleet.yml").write_text(
+            f"receptor: {{nodes: [eu-1, eu-2], socket: {self.mesh.socket}}}\n"
+            "clusters:\n"
+            "  ams: {inventory: inventories/ams, node: eu-1}\n"
+            "  ber: {inventory: inventories/ber, node: eu-2}\n"
+            "  cdg: {inventory: inventories/gone, node: eu-1}\n"
+        )
+        self.node = Store(folder / "eu-1" / "quote-platform" / "jobs")
+        self.mesh.ready("eu-1", "eu-2")
+
+    def clean(self) -> None:
+        self.mesh.stop()
+        self.store = self.node
+        super().clean()
+
+
+@pytest.fixture
+def meshed(fleets: Fleets, tmp_path: Path) -> Iterator[Meshed]:
+    fleets.signs.rmdir()
+    made = Meshed(fleets.project, tmp_path)
+    yield made
+    made.clean()
+
+
+def assert_lost_when_its_node_is_away(
+    meshed: Meshed, mine: version.Version, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Follow a job that runs, and have its node be cut off, which nobody says."""
+    (file,) = (meshed.state / "quote-platform" / "fleet").glob("*.json")
+    known = Run.model_validate_json(file.read_text())
+    assert known.receptor
+    entry = known.entries[0]
+    remote = Remote(known.receptor, mine, known.request, known.origin(entry), entry)
+    monkeypatch.setattr("quote_platform.fleet.mesh.LOST", 7.0)
+    remote.start()
+    wait(lambda: remote.look().job == job)
+    meshed.mesh.kill("eu-1")
+    begun = time.monotonic()
+    wait(lambda: remote.look().over)
+    assert (remote.news.state, remote.news.message) == ("lost", "node eu-1: no word for 7 s")
+    assert time.monotonic() - begun < 30
+    # Receptor will remove it there when it can.
+    work = meshed.mesh.folder / "data-controller" / "controller" / remote.work.unit / "status"
+    wait(lambda: '"LocalReleased":true' in work.read_text())
+
+
+def test_a_node_runs_jobs_and_what_it_did_while_it_was_away_is_found(
+    meshed: Meshed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs = version.of(meshed.project), version.of(meshed.other)
+    run = meshed.run("--at-once", "9")
+    wait(lambda: meshed.states() == ["running", "refused", "failed"])
+    run.kill()
+    run.communicate()
+    entries = meshed.entries()
+    assert entries["ber"]["message"] == (
+        f"the controller has {mine}, this node {theirs}: bring both to the same version"
+    )
+    assert entries["cdg"]["message"] == f"no such inventory in {meshed.project}: inventories/gone"
+    assert meshed.store.ids() == []
+    (job,) = meshed.node.ids()
+
+    assert_lost_when_its_node_is_away(meshed, mine, job, monkeypatch)
+
+    # Its job ends meanwhile, and the controller is started again.
+    meshed.mesh.kill("controller")
+    (meshed.signs / "ams").write_text("good")
+    wait(lambda: meshed.node.look(job).over)
+    meshed.mesh.again("controller")
+    meshed.mesh.again("eu-1")
+    meshed.mesh.ready("eu-1", "eu-2")
+    resumed = meshed.fleet("resume", "--json")
+    said, error = resumed.communicate(timeout=LONG)
+    assert resumed.returncode == 2, said + error
+    assert meshed.states() == ["done", "refused", "failed"]
+    assert [one["exit_status"] for one in meshed.entries().values()] == [0, 4, 2]
+    assert meshed.node.ids() == [job]
+
+    status = {one["cluster"]: one for one in meshed.ask_fleet("status")}
+    assert status["ams"]["jobs"]["playbooks/wait.yml"]["state"] == "done"
+    assert [(one["version"], one["same"]) for one in status.values()] == [
+        (str(mine), True),
+        (str(theirs), False),
+        (str(mine), True),
+    ]
+
+    # What runs there is stopped with the command here.
+    (meshed.signs / "ams").unlink()
+    run = meshed.run("--json")
+    wait(lambda: meshed.states() == ["running", "waiting", "waiting"])
     run.send_signal(signal.SIGTERM)
     said, error = run.communicate(timeout=LONG)
     assert run.returncode == 5, error
     found = json.loads(said)
     assert [one["news"]["state"] for one in found["entries"]] == ["cancelled", "not started", "not started"]
-    assert found["exit_status"] == 5
+    record = meshed.node.read(found["entries"][0]["news"]["job"])
     assert found["next"] == [
-        f"quote-platform job logs {found['entries'][0]['news']['job']}",
+        f"quote-platform job logs {record.id}  # on eu-1",
         f"quote-platform fleet resume {found['id']}",
     ]
-    (record,) = fleets.store.all()
     assert record.supervisor
     assert not process.alive(record.supervisor)
+    # Receptor keeps nothing of what has ended.
+    kept = [tmp_path / "data-eu-1" / "eu-1", tmp_path / "data-controller" / "controller"]
+    wait(lambda: not any(list(one.glob("*")) for one in kept), 60)
+
+
+def test_a_mesh_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    mesh = Receptor(nodes=["eu-1"], socket=f"{tmp_path}/gone.sock")
+    ask = Ask(do="status", version=version.of(tmp_path), inventories=[])
+    with pytest.raises(Unheard, match=r"^Socket path does not exist: /.*/gone.sock$"):
+        one_answer(mesh, "eu-1", ask, 10)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,10 @@ import typer
 from rich.console import Console
 
 from quote_platform import paths
-from quote_platform.fleet import definition, version, view
-from quote_platform.fleet.definition import Fleet
+from quote_platform.fleet import definition, serve, version, view
+from quote_platform.fleet.definition import Fleet, Receptor
 from quote_platform.fleet.local import Local, Status, status
-from quote_platform.fleet.run import Driver, Entry, Place, Request, Run, Runs, default
+from quote_platform.fleet.run import Driver, Entry, News, Place, Request, Run, Runs, default
 from quote_platform.jobs import process
 from quote_platform.jobs.definition import WrongInput, parse_extra
 from quote_platform.jobs.record import Store
@@ -71,7 +72,13 @@ def _entries(fleet: Fleet, on: list[str] | None, at_once: int) -> list[Entry]:
 
 def _judge(project: Path, entries: list[Entry], request: Request) -> None:
     """Raise WrongInput if the job cannot be had on one of the clusters."""
-    parse_extra(request.extra, project)
+    _, files = parse_extra(request.extra, project)
+    away = [one.cluster for one in entries if one.of.node != definition.LOCAL]
+    if files and away:
+        raise WrongInput(
+            f"-e @FILE: files of this controller are not sent to the nodes of {', '.join(away)}; "
+            "name one that is there in variables_files of jobs.yml"
+        )
     wrong: dict[str, list[str]] = {}
     for one in entries:
         if one.of.node != definition.LOCAL:
@@ -86,7 +93,7 @@ def _judge(project: Path, entries: list[Entry], request: Request) -> None:
         )
 
 
-def _drive(project: Path, runs: Runs, run: Run, as_json: bool) -> None:
+def _drive(project: Path, runs: Runs, run: Run, mesh: Receptor | None, as_json: bool) -> None:
     """Work on a run, show it, and end with its status."""
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -98,7 +105,13 @@ def _drive(project: Path, runs: Runs, run: Run, as_json: bool) -> None:
             os.dup2(nowhere, 2)
         raise _Signalled
 
+    mine = version.of(project) if mesh else None
+
     def place(entry: Entry) -> Place:
+        if entry.of.node != definition.LOCAL and mesh and mine:
+            from quote_platform.fleet.mesh import Remote  # noqa: PLC0415 (only where there are nodes)
+
+            return Remote(mesh, mine, run.request, run.origin(entry), entry)
         return Local(project, entry.of.inventory, run.request, run.origin(entry))
 
     shown = Console(stderr=True, quiet=True) if as_json else console
@@ -151,8 +164,8 @@ def run(  # noqa: PLR0917 (options, not positions)
         entries = _entries(fleet, on, at_once)
         _judge(project, entries, request)
         runs = Runs()
-        made = runs.create(request, entries, at_once, stop_after)
-        _drive(project, runs, made, as_json)
+        made = runs.create(request, entries, at_once, stop_after, fleet.receptor)
+        _drive(project, runs, made, fleet.receptor, as_json)
 
 
 @app.command()
@@ -168,12 +181,13 @@ def resume(
         found = runs.find(asked)
         if found.driven:
             raise WrongInput(f"{found.id}: process {found.driver.pid} works on it")
-        left = [one for one in found.entries if not one.news.over or one.news.state == "not started"]
+        again = {"not started", "lost"}
+        left = [one for one in found.entries if not one.news.over or one.news.state in again]
         if not left:
             raise WrongInput(f"{found.id}: has ended on all of its clusters")
         for one in left:
-            if one.news.state == "not started":
-                one.news.state = "waiting"
+            if one.news.state in again:
+                one.news = News()
         if found.ended and found.bad >= found.stop_after:
             # Whoever goes on has seen these failures.
             found.stop_after = found.bad + found.stop_after
@@ -183,7 +197,7 @@ def resume(
             project = paths.repository()
         except FileNotFoundError as error:
             raise WrongInput(str(error)) from error
-        _drive(project, runs, found, as_json)
+        _drive(project, runs, found, found.receptor, as_json)
 
 
 @app.command("status")
@@ -192,8 +206,17 @@ def status_(on: On = None, file: File = None, as_json: Json = False) -> None:
     with _sentences():
         project, fleet = _load(file)
         entries = _entries(fleet, on or [definition.ALL], 1)
-    store, here, now = Store(), str(version.of(project)), time.time()
-    found = [(one, status(store, project, one.of.inventory, here, now)) for one in entries]
+    store, here, now = Store(), version.of(project), time.time()
+    known = {
+        one.cluster: status(store, project, one.of.inventory, str(here), now)
+        for one in entries
+        if one.of.node == definition.LOCAL
+    }
+    if fleet.receptor and len(known) < len(entries):
+        from quote_platform.fleet import mesh  # noqa: PLC0415 (only where there are nodes)
+
+        known |= mesh.statuses(fleet.receptor, here, [one for one in entries if one.cluster not in known])
+    found = [(one, known[one.cluster]) for one in entries]
     if as_json:
         typer.echo(json.dumps([_status(*one) for one in found], indent=2))
     else:
@@ -209,3 +232,9 @@ def _status(entry: Entry, known: Status) -> dict[str, Any]:
         "verify": known.jobs["verify"].model_dump() if "verify" in known.jobs else None,
         **known.model_dump(),
     }
+
+
+@app.command("serve", hidden=True)
+def serve_() -> None:
+    """Answer a controller; receptor on an execution node starts this."""
+    serve.main(paths.repository(), sys.stdin.read())

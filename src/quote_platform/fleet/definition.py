@@ -25,10 +25,24 @@ class Cluster(Strict):
     node: str = LOCAL
 
 
+class Receptor(Strict):
+    """The mesh that reaches execution nodes, as the controller's receptor is configured."""
+
+    # What execution nodes call themselves in it.
+    nodes: list[str]
+    # Its control service on this controller.
+    socket: str = "/run/receptor/receptor.sock"
+    # Name of its `tls-client`.
+    tls_client: str = "mesh"
+    # Name of the `work-command` of execution nodes.
+    work_type: str = "quote-platform"
+
+
 class Fleet(Strict):
     """A whole `fleet.yml`."""
 
     clusters: dict[str, Cluster]
+    receptor: Receptor | None = None
 
     def groups(self) -> set[str]:
         """Return all groups."""
@@ -63,7 +77,7 @@ class Fleet(Strict):
 
 
 # What stands at which depth.
-MODELS: dict[int, type[BaseModel]] = {1: Fleet, 3: Cluster}
+MODELS: dict[int, type[BaseModel]] = {1: Fleet, 2: Receptor, 3: Cluster}
 
 
 def load(project: Path, file: Path) -> Fleet:
@@ -81,6 +95,10 @@ def _judge(project: Path, fleet: Fleet) -> Iterator[str]:
     """Yield what is wrong beside types."""
     if not fleet.clusters:
         yield "clusters: is empty; allowed is at least one"
+    nodes = [LOCAL]
+    if fleet.receptor:
+        nodes += fleet.receptor.nodes
+        yield from (f"receptor.{text}" for text in _judge_receptor(fleet.receptor))
     seen: dict[tuple[str, str], str] = {}
     for name, one in fleet.clusters.items():
         where = f"clusters.{name}"
@@ -94,7 +112,7 @@ def _judge(project: Path, fleet: Fleet) -> Iterator[str]:
             elif one.groups.count(group) > 1:
                 yield f"{where}.groups: {group} stands there more than once"
                 break
-        yield from (f"{where}.{text}" for text in _judge_place(project, one))
+        yield from (f"{where}.{text}" for text in _judge_place(project, one, nodes))
         first = seen.setdefault((one.node, str(Path(one.inventory))), name)
         if first != name:
             yield f"{where}.inventory: {one.inventory} is that of {first} already"
@@ -104,9 +122,31 @@ def _names() -> str:
     return f"allowed are a-z, 0-9 and -, at most 40, a letter first, and not {ALL}"
 
 
-def _judge_place(project: Path, one: Cluster) -> Iterator[str]:
-    if one.node != LOCAL:
-        yield f"node: {one.node} is unknown; allowed is {LOCAL}"
+def _judge_receptor(mesh: Receptor) -> Iterator[str]:
+    for node in mesh.nodes:
+        if not NODE.fullmatch(node) or node == LOCAL:
+            yield (
+                f"nodes: {node or repr(node)} is no name of a node; allowed are letters, digits, ., _ and -, "
+                f"at most 63, and not {LOCAL}"
+            )
+    # What receptorctl takes for a socket and not for an address.
+    if not Path(mesh.socket).is_absolute() or ":" in mesh.socket:
+        yield f"socket: {mesh.socket}; allowed is the absolute path of a socket, without :"
+    for name in ("tls_client", "work_type"):
+        if not getattr(mesh, name):
+            yield f"{name}: is empty; work is sent by TLS, to a command of the node's"
+
+
+def _judge_place(project: Path, one: Cluster, nodes: list[str]) -> Iterator[str]:
+    if one.node not in nodes:
+        yield f"node: {one.node} is unknown{near(one.node, nodes) or '; allowed are ' + ', '.join(nodes)}"
+    elif one.node != LOCAL:
+        # Its folder is on the node, which judges the rest.
+        if not one.inventory or Path(one.inventory).is_absolute() or ".." in Path(one.inventory).parts:
+            yield (
+                f"inventory: {one.inventory or repr(one.inventory)}; allowed is a path in the checkout of "
+                f"{one.node}, such as inventories/NAME"
+            )
     elif not one.inventory or not (project / one.inventory).exists():
         others = [f"{folder.parent.name}/{folder.name}" for folder in (project / "inventories").glob("*/")]
         yield f"inventory: {project / one.inventory}: no such inventory{near(one.inventory, others)}"

@@ -75,6 +75,8 @@ class Status(BaseModel):
 
     # Of the checkout there.
     version: str = ""
+    # Whether that is the controller's, too.
+    same: bool = True
     # By the name of the job.
     jobs: dict[str, Last] = {}
     # Why it is not known.

@@ -7,18 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ValidationError
 
 from quote_platform import paths
-from quote_platform.fleet.definition import Cluster
+from quote_platform.fleet.definition import Cluster, Receptor
 from quote_platform.jobs import process, view
 from quote_platform.jobs.definition import WrongInput
 from quote_platform.jobs.record import STATUS, Record, now, owner, write
 from quote_platform.jobs.record import State as JobState
 
-State = JobState | Literal["waiting", "not started"]
+State = JobState | Literal["waiting", "not started", "lost"]
 # In the order in which they make a run worse.
 WORST = (0, 3, 4, 5, 6, 2, 1)
 # Seconds between two looks at jobs.
@@ -88,6 +88,8 @@ class Entry(BaseModel):
     of: Cluster
     wave: int
     news: News = News()
+    # Receptor's name for the work of asking for the job, while that goes on.
+    unit: str = ""
 
 
 class Run(BaseModel):
@@ -104,6 +106,7 @@ class Run(BaseModel):
     # The process that works on it, or did.
     driver: process.Identity
     entries: list[Entry]
+    receptor: Receptor | None = None
 
     @property
     def bad(self) -> int:
@@ -132,7 +135,14 @@ class Runs:
     def __init__(self) -> None:
         self.root = paths.state() / "fleet"
 
-    def create(self, request: Request, entries: list[Entry], at_once: int, stop_after: int) -> Run:
+    def create(
+        self,
+        request: Request,
+        entries: list[Entry],
+        at_once: int,
+        stop_after: int,
+        receptor: Receptor | None = None,
+    ) -> Run:
         """Write down a run that is about to start, and forget the oldest."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root.chmod(0o700)
@@ -145,6 +155,7 @@ class Runs:
             created=now(),
             driver=process.identity(os.getpid()),
             entries=entries,
+            receptor=receptor,
         )
         self.save(run)
         for old in [one for one in self.all() if not one.driven][KEEP:]:
@@ -193,6 +204,7 @@ class Driver:
         self, run: Run, save: Callable[[Run], None], place: Callable[[Entry], Place], show: Callable[[], None]
     ) -> None:
         self.run, self.save, self.show = run, save, show
+        self._written: dict[str, Any] = {}
         self.places = {one.cluster: place(one) for one in run.entries}
 
     def drive(self) -> None:
@@ -235,8 +247,12 @@ class Driver:
             yield [one for one in self.run.entries if one.wave == number]
 
     def _saved(self) -> None:
-        self.save(self.run)
-        self.show()
+        """Write down and show what has changed, which the time that jobs have taken does of itself."""
+        stands = self.run.model_dump(exclude={"entries": {"__all__": {"news": {"seconds"}}}})
+        if stands != self._written:
+            self.save(self.run)
+            self._written = stands
+            self.show()
 
     def _end(self) -> None:
         self.run.ended = now()

@@ -5,12 +5,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from quote_platform.fleet.definition import LOCAL
 from quote_platform.fleet.local import Last, Status
 from quote_platform.fleet.run import Entry, Run, State
 from quote_platform.jobs.view import STYLE as OF_JOBS
 from quote_platform.jobs.view import table, took
 
-STYLE: dict[str, str] = {"waiting": "dim", "not started": "yellow"} | {
+STYLE: dict[str, str] = {"waiting": "dim", "not started": "yellow", "lost": "bold red"} | {
     str(state): style for state, style in OF_JOBS.items()
 }
 # Where these differ, a line is worth printing.
@@ -90,11 +91,11 @@ def ending(console: Console, run: Run) -> None:
 def following(run: Run) -> list[str]:
     """Return the commands that go on from a run's end."""
     found = [
-        f"quote-platform job logs {one.news.job}"
+        f"quote-platform job logs {one.news.job}" + (f"  # on {one.of.node}" if one.of.node != LOCAL else "")
         for one in run.entries
-        if one.news.bad and one.news.job and one.of.node == "local"
+        if one.news.bad and one.news.job
     ]
-    if any(one.news.state == "not started" for one in run.entries):
+    if any(one.news.state in {"not started", "lost"} for one in run.entries):
         found.append(f"quote-platform fleet resume {run.id}")
     return found
 
@@ -111,7 +112,7 @@ def statuses(found: list[tuple[Entry, Status]]) -> Table:
         made.add_row(
             Text(entry.cluster),
             Text(entry.of.node),
-            Text(status.version),
+            Text(status.version, style="" if status.same else "bold red"),
             _last(verify) if verify else Text("never" if not status.message else ""),
             jobs,
         )
