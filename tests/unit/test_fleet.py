@@ -431,10 +431,10 @@ def assert_lost_when_its_node_is_away(
     assert known.receptor
     entry = known.entries[0]
     remote = Remote(known.receptor, mine, known.request, known.origin(entry), entry)
-    monkeypatch.setattr("quote_platform.fleet.mesh.LOST", 7.0)
     remote.start()
     wait(lambda: remote.look().job == job)
     meshed.mesh.kill("eu-1")
+    monkeypatch.setattr("quote_platform.fleet.mesh.LOST", 7.0)
     begun = time.monotonic()
     wait(lambda: remote.look().over)
     assert (remote.news.state, remote.news.message) == ("lost", "node eu-1: no word for 7 s")
