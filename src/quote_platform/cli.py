@@ -22,6 +22,7 @@ COMMANDS = {
         "Use the functions of a running platform from outside.",
     ),
     "job": ("quote_platform.jobs.cli", "app", "Run playbooks as jobs: start, watch, stop, schedule."),
+    "fleet": ("quote_platform.fleet.cli", "app", "Run jobs on many clusters, in waves."),
     "rotate": (
         "quote_platform.rotation",
         "app",

@@ -58,8 +58,8 @@ def tool(*words: str, **options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_file_is_on_the_page() -> None:
-    page = (ROOT / "docs/schedulers.md").read_text()
-    assert set(re.findall(r"\(examples/([^)]+)\)", page)) == {one.name for one in EXAMPLES.iterdir()}
+    pages = "".join((ROOT / "docs" / name).read_text() for name in ("schedulers.md", "fleet.md"))
+    assert set(re.findall(r"\(examples/([^)]+)\)", pages)) == {one.name for one in EXAMPLES.iterdir()}
 
 
 def cron() -> list[tuple[str, str, str]]:

@@ -65,11 +65,13 @@ def _calendar(value: str) -> str:
 Duration = Annotated[int, BeforeValidator(duration)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Takes neither unknown names nor values of another type."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Schedule(_Strict):
+class Schedule(Strict):
     """When a job is run by a timer of systemd."""
 
     calendar: Annotated[str, AfterValidator(_calendar)]
@@ -105,7 +107,7 @@ class Schedule(_Strict):
         return int(max(gaps).total_seconds()) + self.random_delay if gaps else 0
 
 
-class Job(_Strict):
+class Job(Strict):
     """One job of a cluster."""
 
     playbook: str
@@ -128,7 +130,7 @@ class Job(_Strict):
         return self.expected_every or (self.schedule.interval() if self.schedule else 0)
 
 
-class Jobs(_Strict):
+class Jobs(Strict):
     """A whole `jobs.yml`, over what comes with the project."""
 
     # Free space on the disk of the records, in MiB, without which no job starts.
@@ -241,7 +243,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 def load(project: Path, inventory: Path) -> Jobs:
     """Return the jobs of an inventory; raise WrongInput with every mistake of its `jobs.yml`."""
     file = folder(inventory) / FILE
-    given = _read(file) if file.exists() or file.is_symlink() else {}
+    given = read(file, sorted(Jobs.model_fields)) if file.exists() or file.is_symlink() else {}
     own = given.get("jobs") or {}
     jobs = dict(BUILT_IN)
     if isinstance(own, dict):
@@ -251,7 +253,7 @@ def load(project: Path, inventory: Path) -> Jobs:
     try:
         found = Jobs.model_validate(given | {"jobs": jobs if isinstance(own, dict) else own})
     except ValidationError as error:
-        raise _refusal(file, [sentence(one) for one in error.errors()]) from error
+        raise refusal(file, [sentence(one, MODELS) for one in error.errors()]) from error
     wrong = []
     if (place := found.metrics_directory) and not (
         Path(place).is_absolute() and Path(place).is_dir() and os.access(place, os.W_OK | os.X_OK)
@@ -267,16 +269,18 @@ def load(project: Path, inventory: Path) -> Jobs:
             )
         wrong += [f"jobs.{name}.{text}" for text in _judge(project, one, folder(inventory))]
     if wrong:
-        raise _refusal(file, wrong)
+        raise refusal(file, wrong)
     return found
 
 
-def _refusal(file: Path, wrong: list[str]) -> WrongInput:
+def refusal(file: Path, wrong: list[str]) -> WrongInput:
+    """Return the exception that names every mistake of a file."""
     count = f"{len(wrong)} mistake{'s' * (len(wrong) > 1)}"
     return WrongInput("\n".join([f"{file}: {count}; nothing was started.", *wrong]))
 
 
-def _read(file: Path) -> dict[Any, Any]:
+def read(file: Path, known: list[str]) -> dict[Any, Any]:
+    """Return the mapping in a file of YAML, in which these names may stand; raise WrongInput."""
     try:
         given = yaml.load(file.read_text(), _Loader) or {}  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
@@ -289,17 +293,15 @@ def _read(file: Path) -> dict[Any, Any]:
                 r"could not determine a constructor for the tag '(?:tag:yaml.org,2002:)?(.*)'", text
             ):
                 text = f"line {mark.line + 1}: {tag[1]}: no such type; allowed are plain values"
-        raise _refusal(file, [text]) from error
+        raise refusal(file, [text]) from error
     except UnicodeDecodeError as error:
-        raise _refusal(
+        raise refusal(
             file, [f"is no text in UTF-8: byte {error.start + 1} is 0x{error.object[error.start]:02x}"]
         ) from error
     except OSError as error:
-        raise _refusal(file, [f"cannot be read: {error.strerror}"]) from error
+        raise refusal(file, [f"cannot be read: {error.strerror}"]) from error
     if not isinstance(given, dict):
-        raise _refusal(
-            file, [f"is {_called(given)}; allowed is a mapping with {', '.join(sorted(Jobs.model_fields))}"]
-        )
+        raise refusal(file, [f"is {_called(given)}; allowed is a mapping with {', '.join(known)}"])
     return given
 
 
@@ -328,8 +330,11 @@ def _called(value: Any) -> str:
     return next((called for kind, called in kinds if isinstance(value, kind)), type(value).__name__)
 
 
-def sentence(error: ErrorDetails) -> str:
-    """Return what pydantic found as a line with the place, what is wrong, what is allowed."""
+def sentence(error: ErrorDetails, models: dict[int, type[BaseModel]]) -> str:
+    """Return what pydantic found as a line with the place, what is wrong, what is allowed.
+
+    `models` says what stands at which depth of the file.
+    """
     where = ".".join(str(part) for part in error["loc"] if part != "[key]")
     kind, value = error["type"], error["input"]
     if kind in TYPES:
@@ -344,7 +349,7 @@ def sentence(error: ErrorDetails) -> str:
     if kind == "missing":
         return f"{where}: required and not set"
     if kind == "extra_forbidden":
-        known = _fields(error["loc"])
+        known = sorted(models[len(error["loc"])].model_fields)
         name = str(error["loc"][-1])
         return f"{where}: unknown{near(name, known) or '; allowed are ' + ', '.join(known)}"
     if kind == "greater_than_equal":
@@ -352,10 +357,8 @@ def sentence(error: ErrorDetails) -> str:
     return f"{where}: {error['msg']}"
 
 
-def _fields(place: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that are allowed where a place says that there is an unknown one."""
-    models: dict[int, type[BaseModel]] = {1: Jobs, 3: Job}
-    return sorted(models.get(len(place), Schedule).model_fields)
+# What stands at which depth of a jobs.yml.
+MODELS: dict[int, type[BaseModel]] = {1: Jobs, 3: Job, 4: Schedule}
 
 
 def _judge(project: Path, job: Job, base: Path) -> list[str]:

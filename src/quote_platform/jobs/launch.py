@@ -68,8 +68,13 @@ def check_space(store: Store, plan: Plan) -> None:
         )
 
 
-def launch(
-    store: Store, plan: Plan, variables: dict[str, Any], retry_of: str = "", tied: bool = False
+def launch(  # noqa: PLR0917
+    store: Store,
+    plan: Plan,
+    variables: dict[str, Any],
+    retry_of: str = "",
+    tied: bool = False,
+    origin: str = "",
 ) -> tuple[Record, "subprocess.Popen[bytes]"]:
     """Start a job; return its record and its supervisor.
 
@@ -77,7 +82,7 @@ def launch(
     """
     chosen = kind()
     check_space(store, plan)
-    record = store.create(plan, variables, retry_of)
+    record = store.create(plan, variables, retry_of, origin)
     folder = store.folder(record.id)
     command = [sys.executable, "-m", "quote_platform.jobs.supervisor", record.id, str(store.root)]
     command.append("tied" if tied else "free")

@@ -47,6 +47,8 @@ class Record(BaseModel):
     owner: str
     created: datetime
     retry_of: str = ""
+    # Run of a fleet and cluster for which it was started, so that it is not started twice.
+    origin: str = ""
     state: State = "starting"
     exit_status: int | None = None
     started: datetime | None = None
@@ -129,7 +131,7 @@ class Store:
         """Return the folder of a job."""
         return self.root / job
 
-    def create(self, plan: Plan, variables: dict[str, Any], retry_of: str = "") -> Record:
+    def create(self, plan: Plan, variables: dict[str, Any], retry_of: str = "", origin: str = "") -> Record:
         """Write down a job that is about to start."""
         self.prepare()
         while True:
@@ -139,7 +141,8 @@ class Store:
                 break
             except FileExistsError:
                 continue
-        record = Record(id=name, plan=plan, owner=owner(), created=now(), retry_of=retry_of)
+        record = Record(id=name, plan=plan, owner=owner(), created=now())
+        record.retry_of, record.origin = retry_of, origin
         write(self.folder(name) / "variables.json", json.dumps(variables))
         write(self.folder(name) / "ballast", "\0" * BALLAST)
         self.save(record)
@@ -175,6 +178,18 @@ class Store:
         if not found:
             raise WrongInput(f"{asked or repr(asked)}: no such job; see quote-platform job list")
         return self._with_summary(self.look(found[0]))
+
+    def of_id(self, job: str) -> Record:
+        """Return the record of exactly this name, as it stands; raise WrongInput."""
+        return self._with_summary(self.look(job))
+
+    def of_origin(self, origin: str) -> Record | None:
+        """Return the job that was started for a cluster in a run of a fleet, if there is one."""
+        for name in self.ids():
+            with contextlib.suppress(WrongInput):
+                if self.read(name).origin == origin:
+                    return self.of_id(name)
+        return None
 
     def all(self) -> list[Record]:
         """Return all records that can be read, the newest first."""
