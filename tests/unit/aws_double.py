@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from moto.ec2.models import ec2_backends
+from moto.ecr.models import ecr_backends
 from moto.elbv2.models import elbv2_backends
 from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -33,7 +34,7 @@ FORMS = {
     "": f"<ErrorResponse>{ERROR}<RequestId>1</RequestId></ErrorResponse>",
 }
 THROTTLED = {"ec2": "RequestLimitExceeded", "s3": "SlowDown"}
-JSON = ("ssm", "tagging")
+JSON = ("ssm", "tagging", "kms", "ecr")
 
 
 class Refusal(Exception):
@@ -114,6 +115,9 @@ class Strict:
         done = list(self.app(environ, lambda *head: said.extend(head)))
         if said[0].startswith("500"):  # moto's threads may meet; AWS says it in words that clients read
             return answer(start_response, service, "InternalError", "of moto's own", said[0])
+        if action == "GetResources":
+            done = [self.more(json.loads(body), b"".join(done), region)]
+            said[1] = [pair for pair in said[1] if pair[0].lower() != "content-length"]
         start_response(*said[:2])
         if (
             action == "RunInstances" and given.get("DisableApiTermination") == "true"
@@ -122,6 +126,18 @@ class Strict:
                 if one.client_token == given.get("ClientToken"):
                     one.disable_api_termination = True
         return done
+
+    @staticmethod
+    def more(asked: dict[str, Any], answered: bytes, region: str) -> bytes:
+        """Add what moto's tagging API does not know, and AWS' does."""
+        known = json.loads(answered)
+        (wanted,) = [(one["Key"], one["Values"]) for one in asked["TagFilters"]]
+        ecr = ecr_backends[ACCOUNT][region]
+        for one in ecr.repositories.values():
+            tags = ecr.list_tags_for_resource(one.arn)["tags"]
+            if {one["Key"]: one["Value"] for one in tags}.get(wanted[0]) in wanted[1]:
+                known["ResourceTagMappingList"].append({"ResourceARN": one.arn, "Tags": tags})
+        return json.dumps(known).encode()
 
     def judge(self, action: str, given: dict[str, str], region: str) -> None:
         """Refuse what AWS refuses."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from copy import deepcopy
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from aws_double import ACCOUNT, IMAGE, Strict, serve
 from botocore.exceptions import ClientError
 from botocore.loaders import create_loader
 from moto.ec2.models import ec2_backends
+from moto.ecr.models import ecr_backends
+from moto.kms.models import kms_backends
 from moto.s3.models import s3_backends
 from typer.testing import CliRunner
 
@@ -62,6 +65,8 @@ GIVEN: dict[str, Any] = {
         "noncurrent_days": 30,
         "upload_days": 7,
     },
+    "keys": {"vault": False},
+    "registry": {"repositories": [], "keep": 30},
     "budget": 0,
     "assumed": {},
     "inventory": "",
@@ -73,6 +78,7 @@ GONE = {
     "cluster": "quote",
     "confirm": "quote",
     "buckets": True,
+    "key_days": 30,
     "timeout": 120,
 }
 SECRET = "a-secret-key-that-nobody-may-see"  # noqa: S105
@@ -94,15 +100,21 @@ def given(**changed: Any) -> dict[str, Any]:
     return whole
 
 
+# All that can be chosen beyond that.
+CHOSEN: dict[str, Any] = {
+    "keys__vault": True,
+    "registry__repositories": ["quote-app"],
+}
 # A cluster of few things, where their number proves nothing.
 SMALL: dict[str, Any] = {
     "network__zones": ["eu-west-1a"],
     "machines__control_planes": 1,
     "machines__workers": 1,
-    "machines__vaults": 0,
+    "machines__vaults": 1,
     "machines__bastion": False,
     "network__endpoints": [],
     "buckets__purposes": ["postgres"],
+    **CHOSEN,
 }
 
 
@@ -250,7 +262,7 @@ def test_independent_things_are_made_side_by_side(strict: Strict) -> None:
 
 
 def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
-    apply()
+    apply(**CHOSEN)
     there, ec2, s3, elb = found(), boto3.client("ec2"), boto3.client("s3"), boto3.client("elbv2")
 
     def of(kind: str, name: str) -> str:
@@ -276,9 +288,22 @@ def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
         Targets=[{"Id": there["machine", "master-1"].attributes["private"]}],
     )
     boto3.client("iam").delete_role_policy(RoleName="quote-nodes", PolicyName="quote-platform")
+    (vault,) = ec2.describe_iam_instance_profile_associations(
+        Filters=[{"Name": "instance-id", "Values": [of("machine", "vault-1")]}]
+    )["IamInstanceProfileAssociations"]
+    ec2.disassociate_iam_instance_profile(AssociationId=vault["AssociationId"])
+    kms, ecr = boto3.client("kms"), boto3.client("ecr")
+    key = of("key", "vault").rpartition("/")[2]
+    kms.disable_key(KeyId=key)
+    kms.delete_alias(AliasName="alias/quote-vault")
+    kms.disable_key_rotation(KeyId=key)
+    app = {"repositoryName": of("repository", "quote-app")}
+    ecr.put_image_tag_mutability(imageTagMutability="MUTABLE", **app)
+    ecr.put_image_scanning_configuration(imageScanningConfiguration={"scanOnPush": False}, **app)
+    ecr.delete_lifecycle_policy(**app)
 
     before = dict(strict.calls)
-    told = apply(dry_run=True)
+    told = apply(dry_run=True, **CHOSEN)
     assert changes(told) == {
         "change rules workers: ingress",
         "change machine worker-2: state",
@@ -291,6 +316,9 @@ def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
         "change bucket snapshots: lifecycle",
         "change target-group api: targets",
         "change role nodes: policy",
+        "change machine vault-1: profile",
+        "change key vault: state, aliases, rotated",
+        "change repository quote-app: immutable, scanned, lifecycle",
     }
     by_title = {one["before_header"]: one for one in told["diff"]}
     assert "tcp 22 from 0.0.0.0/0" in by_title["rules workers"]["before"]
@@ -313,8 +341,8 @@ def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
     )
     assert not [name for name in asked if name.startswith(writes)]
 
-    assert changes(apply()) == changes(told)
-    assert not apply()["changed"]
+    assert changes(apply(**CHOSEN)) == changes(told)
+    assert not apply(**CHOSEN)["changed"]
     rules = s3.get_bucket_lifecycle_configuration(Bucket=of("bucket", "snapshots"))["Rules"]
     assert "dumps" in {rule["ID"] for rule in rules}, "a rule of the platform's own is gone"
 
@@ -352,7 +380,7 @@ def test_killed_at_twenty_points_it_ends_with_one_of_each(strict: Strict) -> Non
     assert made["changes"], "nothing was left to do: it was not killed 20 times"
     assert set(found()) == declared(**SMALL)
     assert not apply(**SMALL)["changed"]
-    assert len(Strict.there(ec2_backends[ACCOUNT]["eu-west-1"])) == 2
+    assert len(Strict.there(ec2_backends[ACCOUNT]["eu-west-1"])) == 3
 
 
 @pytest.mark.parametrize(
@@ -376,6 +404,7 @@ def test_what_was_made_without_an_answer_is_found_and_not_made_again(strict: Str
         *("CreateVpc", "CreateSubnet", "CreateInternetGateway", "AllocateAddress", "CreateNatGateway"),
         *("CreateRouteTable", "CreateSecurityGroup", "RunInstances", "CreateRole", "CreateInstanceProfile"),
         *("CreateTargetGroup", "CreateLoadBalancer", "CreateListener", "AddRoleToInstanceProfile"),
+        *("CreateKey", "CreateAlias", "CreateRepository"),
     }
     apply(**SMALL)
     assert not strict.lose
@@ -420,6 +449,37 @@ def test_destroy_keeps_buckets_unless_told_otherwise(strict: Strict) -> None:
     aws.remove(GONE | {"buckets": False}, False, pause=0.1)
     assert {kind for kind, _ in found()} == {"bucket"}
     assert len(changes(apply(**SMALL))) == len(declared(**SMALL)) - 1, "the buckets are those that were kept"
+
+
+def test_a_key_that_ends_is_taken_back(strict: Strict) -> None:
+    apply(**SMALL)
+    key, kms = found()["key", "vault"].id, boto3.client("kms")
+    aws.remove(GONE | {"key_days": 7}, False, pause=0.1)
+    told = kms.describe_key(KeyId=key)["KeyMetadata"]
+    assert told["KeyState"] == "PendingDeletion"
+    assert (told["DeletionDate"].date() - datetime.now(UTC).date()).days in (6, 7)
+    assert apply(**SMALL)["outputs"]["vault_key"] == key, "what Vault has sealed could not be opened"
+    assert kms.describe_key(KeyId=key)["KeyMetadata"]["KeyState"] == "Enabled"
+    keys = [kms.describe_key(KeyId=one["KeyId"])["KeyMetadata"] for one in kms.list_keys()["Keys"]]
+    assert [one["Arn"] for one in keys if one["Description"] == "Opens Vault of quote"] == [key]
+    with pytest.raises(aws.Refused, match="aws_account_destroy_key_days: 3; allowed are 7 to 30"):
+        aws.remove(GONE | {"key_days": 3}, False)
+
+
+def test_vault_may_use_its_key_and_nothing_else(strict: Strict) -> None:
+    made = apply(**SMALL)
+    key = made["outputs"]["vault_key"]
+    (allowed,) = boto3.client("iam").get_role_policy(RoleName="quote-vault", PolicyName="quote-platform")[
+        "PolicyDocument"
+    ]["Statement"]
+    assert allowed["Resource"] == key
+    assert set(allowed["Action"]) == {"kms:Encrypt", "kms:Decrypt", "kms:DescribeKey"}
+    (machine,) = [
+        one for one in Strict.there(ec2_backends[ACCOUNT]["eu-west-1"]) if "vault-1" in str(one.get_tags())
+    ]
+    assert machine.iam_instance_profile["Arn"].endswith("/quote-vault")
+    repository = boto3.client("ecr").describe_repositories()["repositories"][0]
+    assert made["outputs"]["repositories"] == {"quote-app": repository["repositoryUri"]}
 
 
 def test_destroy_is_killed_and_goes_on(strict: Strict) -> None:
@@ -509,6 +569,13 @@ WRONG = [
         {"buckets__names": {"logs": "own-full-logs"}},
         "aws_buckets_names.logs: the name own-full-logs is taken",
     ),
+    ({"keys__vault": True, "machines__vaults": 0}, "aws_keys_vault: true, and there is no machine"),
+    ({"keys__vault": True}, "aws_keys_vault: the name alias/quote-vault is taken by the key"),
+    ({"registry__repositories": ["App"]}, "aws_registry_repositories: 'App' is not the name of a repository"),
+    (
+        {"registry__repositories": ["old"]},
+        "aws_registry_repositories: the repository quote/old is there without",
+    ),
     ({"budget": 200}, "aws_account_budget: 200 USD a month is less than"),
     ({"budget": 900, "region": "sa-east-1"}, "aws_account_budget: cannot be held against region sa-east-1"),
 ]
@@ -522,6 +589,11 @@ def test_wrong_input_is_refused_before_anything_is_made(
 ) -> None:
     s3_backends["999999999999"]["aws"].create_bucket("strangers-logs", "eu-west-1")
     s3_backends[ACCOUNT]["aws"].create_bucket("own-full-logs", "eu-west-1")
+    if message.startswith("aws_keys_vault: the name"):
+        kms = kms_backends[ACCOUNT]["eu-west-1"]
+        stranger = kms.create_key(None, "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT", "", [])
+        kms.create_alias(stranger.id, "alias/quote-vault")
+    ecr_backends[ACCOUNT]["eu-west-1"].create_repository("quote/old", None, {}, {}, "MUTABLE", [])
     s3_backends[ACCOUNT]["aws"].put_object("own-full-logs", "a", b"b")
     for dry_run in (True, False):
         with pytest.raises(aws.Refused) as refused:
@@ -582,6 +654,9 @@ def test_a_bill_names_everything_that_is_paid() -> None:
     inside = cost.bill(aws.chosen(given(balancers__api_scheme="internal", network__nat="none")), {})
     assert {row.component: row.count for row in inside.rows}["public addresses"] == 3 + 8
     assert not [row for row in inside.rows if "NAT" in row.component]
+    more = cost.bill(aws.chosen(given(**CHOSEN)), {})
+    extra = {row.component: row.price for row in more.rows}
+    assert extra["keys"] == 1 and extra["repositories"] == pytest.approx(10 * 0.1)
     paid = cost.bill(aws.chosen(given(network__endpoints=["s3", "ecr.api", "ecr.dkr"])), {"transfer_gb": 150})
     assert {row.component: row.count for row in paid.rows}["endpoints"] == 6
     assert {row.component: row.price for row in paid.rows}["transfer to the internet"] == pytest.approx(

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from quote_platform import paths, validation
 from quote_platform.aws import Refused, chosen, cost
-from quote_platform.aws.design import Balancers, Buckets, Machines, Network, Part
+from quote_platform.aws.design import Balancers, Buckets, Keys, Machines, Network, Part, Registry
 from quote_platform.validation import specs
 
 PARTS: dict[str, tuple[str, type[Part]]] = {
@@ -22,6 +22,8 @@ PARTS: dict[str, tuple[str, type[Part]]] = {
     "machines": ("aws_machines", Machines),
     "balancers": ("aws_load_balancers", Balancers),
     "buckets": ("aws_buckets", Buckets),
+    "keys": ("aws_keys", Keys),
+    "registry": ("aws_registry", Registry),
 }
 
 

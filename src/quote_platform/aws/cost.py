@@ -13,7 +13,14 @@ from quote_platform.aws.design import Design
 
 PRICES = Path(__file__).with_name("prices.yml")
 # What nobody can know beforehand; a month's. aws_account_assumed has another where it says so.
-ASSUMED = {"transfer_gb": 100.0, "nat_gb": 50.0, "zones_gb": 50.0, "bucket_gb": 100.0, "snapshot_gb": 0.0}
+ASSUMED = {
+    "transfer_gb": 100.0,
+    "nat_gb": 50.0,
+    "zones_gb": 50.0,
+    "bucket_gb": 100.0,
+    "snapshot_gb": 0.0,
+    "registry_gb": 10.0,
+}
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,8 @@ def bill(of: Design, assumed: dict[str, Any]) -> Bill:
         ("public addresses", "IPv4", addresses, prices["address_hour"] * hours),
         ("endpoints", "interface in a zone", interfaces, prices["endpoint_hour"] * hours),
         ("buckets", "GB S3 Standard", use["bucket_gb"], prices["bucket_gb"]),
+        ("keys", "KMS", count["key"], prices["key"]),
+        ("repositories", "GB ECR", use["registry_gb"] if count["repository"] else 0, prices["registry_gb"]),
         ("snapshots", "GB", use["snapshot_gb"], prices["snapshot_gb"]),
         ("transfer to the internet", "GB that are not free", transfer, prices["transfer_gb"]),
         ("transfer between zones", "GB", use["zones_gb"] if zones > 1 else 0, prices["zones_gb"]),

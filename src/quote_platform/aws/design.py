@@ -17,6 +17,7 @@ from quote_platform.aws.resource import Found, Key, Ref, Resource
 CLUSTER = re.compile(r"[a-z]([-a-z0-9]{0,15}[a-z0-9])?")
 BUCKET = re.compile(r"(?!xn--|sthree-|amzn-s3-demo-)(?!.*(-s3alias|--ol-s3)$)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+REPOSITORY = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*")
 SSH_KEY = re.compile(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/=]+( .*)?")
 # docs/ports.md has what each is.
 NODE_FLOWS = ("tcp 10250", "tcp 179", "4")
@@ -69,6 +70,19 @@ class Buckets(Part):
     upload_days: int
 
 
+class Keys(Part):
+    """Choices of aws_keys."""
+
+    vault: bool
+
+
+class Registry(Part):
+    """Choices of aws_registry."""
+
+    repositories: list[str]
+    keep: int
+
+
 class Design(Part):
     """Everything that is chosen for one cluster in one account."""
 
@@ -81,6 +95,8 @@ class Design(Part):
     machines: Machines
     balancers: Balancers
     buckets: Buckets
+    keys: Keys
+    registry: Registry
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -92,7 +108,14 @@ class Design(Part):
     @property
     def resources(self) -> list[Resource]:
         """Return what is declared."""
-        return [*_network(self), *_groups(self), *_machines(self), *_balancers(self), *_buckets(self)]
+        return [
+            *_network(self),
+            *_groups(self),
+            *_machines(self),
+            *_balancers(self),
+            *_buckets(self),
+            *_repositories(self),
+        ]
 
     @property
     def members(self) -> dict[str, list[str]]:
@@ -142,6 +165,29 @@ def judge(of: Design) -> list[str]:
     for name, value in (("noncurrent", of.buckets.noncurrent_days), ("upload", of.buckets.upload_days)):
         if value < 1:
             wrong.append(f"aws_buckets_{name}_days: {value}; allowed is 1 or more")
+    if of.keys.vault and not of.machines.vaults:
+        wrong.append(
+            "aws_keys_vault: true, and there is no machine that it opens; allowed is false, or "
+            "aws_machines_vaults 1 or 3"
+        )
+    return wrong + _wrong_registry(of)
+
+
+def _wrong_registry(of: Design) -> list[str]:
+    names = of.registry.repositories
+    wrong = [
+        f"aws_registry_repositories: {name!r} is not the name of a repository; allowed are up to 200 of a-z, "
+        "0-9, ., _, - and /"
+        for name in names
+        if not REPOSITORY.fullmatch(name) or len(name) > 200
+    ]
+    wrong += [
+        f"aws_registry_repositories: {name} is there twice"
+        for name in sorted({*names})
+        if names.count(name) > 1
+    ]
+    if of.registry.keep < 1:
+        wrong.append(f"aws_registry_keep: {of.registry.keep}; allowed is 1 or more")
     return wrong
 
 
@@ -390,11 +436,39 @@ def _machines(of: Design) -> list[Resource]:
         Resource("role", "nodes", {"trust": TRUST, "policy": policy}),
         Resource("profile", "nodes", {"role": Ref("role", "nodes")}),
     ]
+    opens = of.keys.vault
+    if opens:
+        vault = Ref("key", "vault")
+        seal = {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Effect": "Allow",
+                    "Action": ["kms:Encrypt", "kms:Decrypt", "kms:DescribeKey"],
+                    "Resource": vault,
+                }
+            ],
+        }
+        found += [
+            Resource(
+                "key",
+                "vault",
+                {
+                    "description": f"Opens Vault of {of.cluster}",
+                    "state": "Enabled",
+                    "aliases": [f"alias/{of.cluster}-vault"],
+                    "rotated": True,
+                },
+            ),
+            Resource("role", "vault", {"trust": TRUST, "policy": seal}),
+            Resource("profile", "vault", {"role": Ref("role", "vault")}),
+        ]
     keys = "".join(f"  - {key.strip()}\n" for key in chosen.ssh_keys)
     data = f"#cloud-config\nssh_authorized_keys:\n{keys}"
     for group, names in of.members.items():
         node = group in ("control_plane", "workers")
         public = group == "bastion" or of.public
+        rights = "nodes" if node else "vault" if group == "vault" and opens else ""
         for index, name in enumerate(names):
             zone = zones[index % len(zones)]
             wanted = {
@@ -408,7 +482,7 @@ def _machines(of: Design) -> list[Resource]:
                 "metadata": "required",
                 "state": "running",
                 "image": chosen.image,
-                "profile": Ref("profile", "nodes") if node else "",
+                "profile": Ref("profile", rights) if rights else "",
                 "public": public,
                 "disk": chosen.disks[group],
                 "protected": chosen.protected,
@@ -494,6 +568,17 @@ def _buckets(of: Design) -> list[Resource]:
     return found
 
 
+def _repositories(of: Design) -> list[Resource]:
+    newest = {
+        "rulePriority": 1,
+        "description": "The newest",
+        "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": of.registry.keep},
+        "action": {"type": "expire"},
+    }
+    wanted = {"immutable": True, "scanned": True, "lifecycle": {"rules": [newest]}}
+    return [Resource("repository", name, dict(wanted)) for name in of.registry.repositories]
+
+
 def outputs(of: Design, account: Account, known: dict[Key, Found]) -> dict[str, Any]:
     """Return what the platform needs of what was made; empty texts for what is not there yet."""
 
@@ -510,6 +595,8 @@ def outputs(of: Design, account: Account, known: dict[Key, Found]) -> dict[str, 
         "ingress": attribute("load-balancer", "ingress", "address"),
         "bastion": attribute("machine", "bastion", "public"),
         "buckets": {purpose: attribute("bucket", purpose, "id") for purpose in of.buckets.names},
+        "vault_key": attribute("key", "vault", "id"),
+        "repositories": {name: attribute("repository", name, "address") for name in of.registry.repositories},
         "addresses": {
             name: attribute("machine", name, "private")
             for group, names in of.members.items()

@@ -69,6 +69,8 @@ def left(account: Account, with_buckets: bool) -> list[str]:
 def _over(account: Account, arn: str) -> bool:
     """Tell whether a thing is only a memory."""
     kind, _, name = arn.rpartition(":")[2].partition("/")
+    if kind in KINDS:
+        return KINDS[kind].over(account, arn)
     if kind not in LINGERS:
         return False
     ec2, (operation, end) = account.api("ec2"), LINGERS[kind]
