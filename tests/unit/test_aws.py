@@ -21,6 +21,7 @@ from botocore.loaders import create_loader
 from moto.ec2.models import ec2_backends
 from moto.ecr.models import ecr_backends
 from moto.kms.models import kms_backends
+from moto.rds.models import rds_backends
 from moto.s3.models import s3_backends
 from typer.testing import CliRunner
 
@@ -67,6 +68,15 @@ GIVEN: dict[str, Any] = {
     },
     "keys": {"vault": False},
     "registry": {"repositories": [], "keep": 30},
+    "database": {
+        "choice": "cloudnative-pg",
+        "version": "17",
+        "type": "db.t3.medium",
+        "disk": 20,
+        "multi_az": True,
+        "backup_days": 7,
+        "protected": True,
+    },
     "budget": 0,
     "assumed": {},
     "inventory": "",
@@ -104,18 +114,20 @@ def given(**changed: Any) -> dict[str, Any]:
 CHOSEN: dict[str, Any] = {
     "keys__vault": True,
     "registry__repositories": ["quote-app"],
+    "database__choice": "rds",
 }
 # A cluster of few things, where their number proves nothing.
 SMALL: dict[str, Any] = {
     "network__zones": ["eu-west-1a"],
     "machines__control_planes": 1,
     "machines__workers": 1,
-    "machines__vaults": 1,
+    "machines__vaults": 0,
     "machines__bastion": False,
     "network__endpoints": [],
     "buckets__purposes": ["postgres"],
-    **CHOSEN,
 }
+# The same with all that can be chosen, in two zones as a database wants it.
+WIDE = SMALL | CHOSEN | {"network__zones": ["eu-west-1a", "eu-west-1b"], "machines__vaults": 1}
 
 
 def apply(dry_run: bool = False, **changed: Any) -> dict[str, Any]:
@@ -301,6 +313,12 @@ def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
     ecr.put_image_tag_mutability(imageTagMutability="MUTABLE", **app)
     ecr.put_image_scanning_configuration(imageScanningConfiguration={"scanOnPush": False}, **app)
     ecr.delete_lifecycle_policy(**app)
+    rds, database = boto3.client("rds"), {"DBInstanceIdentifier": of("database", "main")}
+    opened = [of("security-group", "database"), of("security-group", "bastion")]
+    less = {"DeletionProtection": False, "MultiAZ": False, "BackupRetentionPeriod": 1}
+    rds.modify_db_instance(PubliclyAccessible=True, VpcSecurityGroupIds=opened, **less, **database)
+    off = {"ParameterName": "rds.force_ssl", "ParameterValue": "0", "ApplyMethod": "immediate"}
+    rds.modify_db_parameter_group(DBParameterGroupName="quote-main", Parameters=[off])
 
     before = dict(strict.calls)
     told = apply(dry_run=True, **CHOSEN)
@@ -318,6 +336,8 @@ def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
         "change role nodes: policy",
         "change machine vault-1: profile",
         "change key vault: state, aliases, rotated",
+        "change database main: multi_az, backup_days, protected, public, groups",
+        "change database-parameters main: parameters",
         "change repository quote-app: immutable, scanned, lifecycle",
     }
     by_title = {one["before_header"]: one for one in told["diff"]}
@@ -375,11 +395,11 @@ def test_killed_at_twenty_points_it_ends_with_one_of_each(strict: Strict) -> Non
     for point in range(20):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             killed_after(1 + point % 2, patch)
-            apply(**SMALL)
-    made = apply(**SMALL)
+            apply(**WIDE)
+    made = apply(**WIDE)
     assert made["changes"], "nothing was left to do: it was not killed 20 times"
-    assert set(found()) == declared(**SMALL)
-    assert not apply(**SMALL)["changed"]
+    assert set(found()) == declared(**WIDE)
+    assert not apply(**WIDE)["changed"]
     assert len(Strict.there(ec2_backends[ACCOUNT]["eu-west-1"])) == 3
 
 
@@ -392,11 +412,11 @@ def test_what_is_refused_for_being_too_much_or_not_answered_ends_right(
     strict: Strict, throttled: float, lost: float
 ) -> None:
     strict.throttled, strict.lost = throttled, lost
-    apply(**SMALL)
+    apply(**WIDE)
     assert strict.refused, "nothing was refused"
     strict.throttled = strict.lost = 0
-    assert set(found()) == declared(**SMALL)
-    assert not apply(**SMALL)["changed"]
+    assert set(found()) == declared(**WIDE)
+    assert not apply(**WIDE)["changed"]
 
 
 def test_what_was_made_without_an_answer_is_found_and_not_made_again(strict: Strict) -> None:
@@ -405,11 +425,12 @@ def test_what_was_made_without_an_answer_is_found_and_not_made_again(strict: Str
         *("CreateRouteTable", "CreateSecurityGroup", "RunInstances", "CreateRole", "CreateInstanceProfile"),
         *("CreateTargetGroup", "CreateLoadBalancer", "CreateListener", "AddRoleToInstanceProfile"),
         *("CreateKey", "CreateAlias", "CreateRepository"),
+        *("CreateDBSubnetGroup", "CreateDBParameterGroup", "CreateDBInstance"),
     }
-    apply(**SMALL)
+    apply(**WIDE)
     assert not strict.lose
-    assert set(found()) == declared(**SMALL)
-    assert not apply(**SMALL)["changed"]
+    assert set(found()) == declared(**WIDE)
+    assert not apply(**WIDE)["changed"]
 
 
 def test_a_profile_that_is_not_seen_yet_is_waited_for(strict: Strict) -> None:
@@ -420,16 +441,16 @@ def test_a_profile_that_is_not_seen_yet_is_waited_for(strict: Strict) -> None:
 
 
 def test_destroy_asks_for_the_name_and_leaves_nothing(strict: Strict) -> None:
-    apply(**SMALL)
+    apply(**WIDE)
     for wrong in ("", "other"):
         with pytest.raises(aws.Refused, match=r"machine master-1 \(i-(.|\n)*aws_account_confirm=quote"):
             aws.remove(GONE | {"confirm": wrong}, False, pause=0.1)
-    assert set(found()) == declared(**SMALL)
+    assert set(found()) == declared(**WIDE)
     told = aws.remove(GONE, True, pause=0.1)
-    assert set(found()) == declared(**SMALL) and len(told["deleted"]) == len(
-        [one for one in declared(**SMALL) if one[0] != "rules"]
+    assert set(found()) == declared(**WIDE) and len(told["deleted"]) == len(
+        [one for one in declared(**WIDE) if one[0] != "rules"]
     )
-    strict.release_seconds = 0.4  # interfaces of balancers
+    strict.release_seconds = 1.5  # interfaces of balancers
     logs = found()["bucket", "postgres"].id
     with pytest.raises(ClientError, match="403"):  # the server speaks no TLS
         boto3.client("s3").put_object(Bucket=logs, Key="a", Body=b"b")
@@ -440,25 +461,33 @@ def test_destroy_asks_for_the_name_and_leaves_nothing(strict: Strict) -> None:
     assert found() == {}
     assert not aws.remove(GONE, False, pause=0.1)["changed"]
     # Machines that are gone are shown for a while; the next are others.
-    apply(**SMALL)
-    assert set(found()) == declared(**SMALL)
+    apply(**WIDE)
+    assert set(found()) == declared(**WIDE)
 
 
-def test_destroy_keeps_buckets_unless_told_otherwise(strict: Strict) -> None:
-    apply(**SMALL)
+def test_destroy_keeps_buckets_and_a_snapshot_of_the_database_unless_told_otherwise(strict: Strict) -> None:
+    apply(**WIDE)
     aws.remove(GONE | {"buckets": False}, False, pause=0.1)
-    assert {kind for kind, _ in found()} == {"bucket"}
-    assert len(changes(apply(**SMALL))) == len(declared(**SMALL)) - 1, "the buckets are those that were kept"
+    left = found()
+    (snapshot,) = [name for kind, name in left if kind == "database-snapshot"]
+    assert {kind for kind, _ in left} == {"bucket", "database-snapshot"}
+    assert snapshot.startswith("quote-main-2")
+    again = apply(**WIDE)
+    assert len(changes(again)) == len(declared(**WIDE)) - 1, "the buckets are those that were kept"
+    assert f"database-snapshot {snapshot}" in again["warnings"][0]
+    told = aws.remove(GONE, False, pause=0.1)
+    assert f"database-snapshot {snapshot} ({snapshot})" in told["deleted"]
+    assert found() == {}
 
 
 def test_a_key_that_ends_is_taken_back(strict: Strict) -> None:
-    apply(**SMALL)
+    apply(**WIDE)
     key, kms = found()["key", "vault"].id, boto3.client("kms")
     aws.remove(GONE | {"key_days": 7}, False, pause=0.1)
     told = kms.describe_key(KeyId=key)["KeyMetadata"]
     assert told["KeyState"] == "PendingDeletion"
     assert (told["DeletionDate"].date() - datetime.now(UTC).date()).days in (6, 7)
-    assert apply(**SMALL)["outputs"]["vault_key"] == key, "what Vault has sealed could not be opened"
+    assert apply(**WIDE)["outputs"]["vault_key"] == key, "what Vault has sealed could not be opened"
     assert kms.describe_key(KeyId=key)["KeyMetadata"]["KeyState"] == "Enabled"
     keys = [kms.describe_key(KeyId=one["KeyId"])["KeyMetadata"] for one in kms.list_keys()["Keys"]]
     assert [one["Arn"] for one in keys if one["Description"] == "Opens Vault of quote"] == [key]
@@ -466,8 +495,27 @@ def test_a_key_that_ends_is_taken_back(strict: Strict) -> None:
         aws.remove(GONE | {"key_days": 3}, False)
 
 
-def test_vault_may_use_its_key_and_nothing_else(strict: Strict) -> None:
-    made = apply(**SMALL)
+def test_vault_may_use_its_key_and_the_database_is_closed(strict: Strict) -> None:
+    strict.database_seconds = 1
+    started = time.monotonic()
+    made = apply(**WIDE)
+    assert time.monotonic() - started > 1
+    (one,) = boto3.client("rds").describe_db_instances()["DBInstances"]
+    assert one["MultiAZ"] and one["StorageEncrypted"] and one["DeletionProtection"]
+    assert not one["PubliclyAccessible"] and one["BackupRetentionPeriod"] == 7
+    assert one["DBInstanceClass"] == "db.t3.medium" and one["CopyTagsToSnapshot"]
+    assert made["outputs"]["database"] == {
+        "host": one["Endpoint"]["Address"],
+        "port": "5432",
+        "secret": one["MasterUserSecret"]["SecretArn"],
+    }
+    assert not any("MasterUserPassword=" in body.replace("ManageM", "") for body in strict.bodies)
+    flows = design.flows(aws.chosen(given(**WIDE)))["database"]
+    assert [rule if isinstance(rule, str) else rule.form.format(rule.name) for rule in flows] == [
+        "tcp 5432 from control-plane",
+        "tcp 5432 from workers",
+    ]
+
     key = made["outputs"]["vault_key"]
     (allowed,) = boto3.client("iam").get_role_policy(RoleName="quote-vault", PolicyName="quote-platform")[
         "PolicyDocument"
@@ -483,7 +531,7 @@ def test_vault_may_use_its_key_and_nothing_else(strict: Strict) -> None:
 
 
 def test_destroy_is_killed_and_goes_on(strict: Strict) -> None:
-    apply(**SMALL)
+    apply(**WIDE)
     for _ in range(4):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             killed_after(5, patch)
@@ -494,9 +542,13 @@ def test_destroy_is_killed_and_goes_on(strict: Strict) -> None:
 
 def test_the_double_refuses_a_wrong_order(strict: Strict) -> None:
     """Else it would prove nothing."""
-    apply(**SMALL)
+    apply(**WIDE)
     there, ec2 = found(), boto3.client("ec2")
+    rds = boto3.client("rds")
     for kind, name, call, argument in (
+        ("database-subnets", "main", rds.delete_db_subnet_group, "DBSubnetGroupName"),
+        ("database-parameters", "main", rds.delete_db_parameter_group, "DBParameterGroupName"),
+        ("security-group", "database", ec2.delete_security_group, "GroupId"),
         ("subnet", "private-a", ec2.delete_subnet, "SubnetId"),
         ("vpc", "main", ec2.delete_vpc, "VpcId"),
         ("security-group", "workers", ec2.delete_security_group, "GroupId"),
@@ -504,7 +556,7 @@ def test_the_double_refuses_a_wrong_order(strict: Strict) -> None:
         ("address", "nat-a", ec2.release_address, "AllocationId"),
         ("target-group", "api", boto3.client("elbv2").delete_target_group, "TargetGroupArn"),
     ):
-        with pytest.raises(ClientError, match=r"DependencyViolation|InUse"):
+        with pytest.raises(ClientError, match=r"DependencyViolation|InUse|InvalidDB\w+GroupState"):
             call(**{argument: there[kind, name].id})
     with pytest.raises(ClientError, match="OperationNotPermitted"):
         ec2.terminate_instances(InstanceIds=[there["machine", "master-1"].id])
@@ -576,6 +628,25 @@ WRONG = [
         {"registry__repositories": ["old"]},
         "aws_registry_repositories: the repository quote/old is there without",
     ),
+    ({"database__choice": "mysql"}, "aws_database_choice: 'mysql'; allowed are cloudnative-pg, rds"),
+    (
+        {"database__choice": "rds", "database__version": "9"},
+        "aws_database_version: RDS has no PostgreSQL 9 in eu-west-1; allowed are 15, 16, 17",
+    ),
+    (
+        {"database__choice": "rds", "database__version": "17.4"},
+        "aws_database_version: '17.4' is not a major version of PostgreSQL",
+    ),
+    ({"database__choice": "rds", "network__zones": ["eu-west-1a"]}, "aws_network_zones: one; RDS wants two"),
+    (
+        {"database__choice": "rds", "database__type": "t3.medium"},
+        "aws_database_type: 't3.medium' is not a type",
+    ),
+    (
+        {"database__choice": "rds", "database__backup_days": 0},
+        "aws_database_backup_days: 0; allowed are 1 to 35",
+    ),
+    ({"database__choice": "rds"}, "aws_database_choice: the name quote-main is taken by arn:aws:rds:"),
     ({"budget": 200}, "aws_account_budget: 200 USD a month is less than"),
     ({"budget": 900, "region": "sa-east-1"}, "aws_account_budget: cannot be held against region sa-east-1"),
 ]
@@ -593,6 +664,15 @@ def test_wrong_input_is_refused_before_anything_is_made(
         kms = kms_backends[ACCOUNT]["eu-west-1"]
         stranger = kms.create_key(None, "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT", "", [])
         kms.create_alias(stranger.id, "alias/quote-vault")
+    if message.startswith("aws_database_choice: the name"):
+        rds_backends[ACCOUNT]["eu-west-1"].create_db_parameter_group(
+            {
+                "db_parameter_group_name": "quote-main",
+                "description": "a stranger's",
+                "db_parameter_group_family": "postgres17",
+                "tags": [],
+            }
+        )
     ecr_backends[ACCOUNT]["eu-west-1"].create_repository("quote/old", None, {}, {}, "MUTABLE", [])
     s3_backends[ACCOUNT]["aws"].put_object("own-full-logs", "a", b"b")
     for dry_run in (True, False):
@@ -656,6 +736,8 @@ def test_a_bill_names_everything_that_is_paid() -> None:
     assert not [row for row in inside.rows if "NAT" in row.component]
     more = cost.bill(aws.chosen(given(**CHOSEN)), {})
     extra = {row.component: row.price for row in more.rows}
+    assert extra["database, RDS"] == pytest.approx(2 * 0.078 * 730)
+    assert extra["database, disks"] == pytest.approx(2 * 20 * 0.127)
     assert extra["keys"] == 1 and extra["repositories"] == pytest.approx(10 * 0.1)
     paid = cost.bill(aws.chosen(given(network__endpoints=["s3", "ecr.api", "ecr.dkr"])), {"transfer_gb": 150})
     assert {row.component: row.count for row in paid.rows}["endpoints"] == 6
@@ -674,3 +756,16 @@ def test_the_command_prints_the_bill_of_the_shipped_inventory() -> None:
     assert told["region"] == "eu-west-1" and 250 < told["total"] < 400
     shown = CliRunner().invoke(app, ["cost", "-i", str(ROOT / "inventories/aws")])
     assert f"{told['total']:.2f}" in shown.output and "216.00" in shown.output
+
+
+def test_the_command_compares_databases() -> None:
+    command = ["cost", "-i", str(ROOT / "inventories/aws"), "--compare"]
+    told = json.loads(CliRunner().invoke(app, [*command, "rds,cloudnative-pg", "--json"]).stdout)
+    own = {row["component"]: row["price"] for row in told["rds"]["rows"]}
+    without = {row["component"] for row in told["cloudnative-pg"]["rows"]}
+    more = sum(own[name] for name in own.keys() - without)
+    assert told["rds"]["total"] - told["cloudnative-pg"]["total"] == pytest.approx(more, abs=0.02)
+    shown = CliRunner().invoke(app, [*command, "rds,cloudnative-pg"])
+    assert f"{told['rds']['total']:.2f}" in shown.output and "database, RDS" in shown.output
+    wrong = CliRunner().invoke(app, [*command, "mysql"])
+    assert wrong.exit_code == 1 and "--compare: mysql; allowed are cloudnative-pg, rds" in wrong.output

@@ -16,6 +16,7 @@ TOGETHER = {
     "aws": {
         "aws_account",
         "aws_buckets",
+        "aws_database",
         "aws_keys",
         "aws_load_balancers",
         "aws_machines",

@@ -36,6 +36,7 @@ APPLY: dict[str, Any] = {
     "buckets": {"type": "dict", "required": True},
     "keys": {"type": "dict", "required": True},
     "registry": {"type": "dict", "required": True},
+    "database": {"type": "dict", "required": True},
     "budget": {"type": "float", "default": 0},
     "assumed": {"type": "dict", "default": {}},
     "inventory": {"type": "path", "default": ""},
@@ -63,6 +64,7 @@ DESIGN = (
     "buckets",
     "keys",
     "registry",
+    "database",
 )
 # Seconds between two questions that are asked until something is so.
 PAUSE: float = 5
@@ -137,7 +139,7 @@ def apply(given: Answer, dry_run: bool, pause: float | None = None) -> Answer:
 def remove(given: Answer, dry_run: bool, pause: float | None = None) -> Answer:
     """Take away what has the cluster's tag; without the confirmation, refuse it with what would go."""
     account = Account(given["region"], given["cluster"], given["timeout"], PAUSE if pause is None else pause)
-    account.key_days = given["key_days"]
+    account.key_days, account.keeps_backups = given["key_days"], not given["buckets"]
     if not 7 <= account.key_days <= 30:
         raise Refused(f"aws_account_destroy_key_days: {account.key_days}; allowed are 7 to 30")
     with explained(f"AWS, account {given['account_id']} in {given['region']}"):

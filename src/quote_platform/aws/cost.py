@@ -106,6 +106,16 @@ def bill(of: Design, assumed: dict[str, Any]) -> Bill:
     public = [one for one in resources if one.kind == "machine" and one.wanted["public"]]
     addresses = zones * len(facing) + count["nat-gateway"] + len(public)
     interfaces = zones * sum(bool(one.wanted["subnets"]) for one in resources if one.kind == "endpoint")
+    database, copies = of.database, 2 if of.database.multi_az else 1
+    if of.database.choice == "rds":
+        if database.type in prices["databases"]:
+            price = copies * prices["databases"][database.type] * hours
+            rows.append(Row("database, RDS", database.type, copies, price))
+        else:
+            unknown.append(f"databases of type {database.type}")
+        disk = copies * database.disk
+        rows.append(Row("database, disks", "GB gp3", disk, disk * prices["database_gb"]))
+        rows.append(Row("database, password", "secret", 1, prices["secret"]))
     transfer = max(0.0, use["transfer_gb"] - known["free_transfer_gb"])
     for component, kind, number, each in (
         ("disks", "GB gp3", disks, prices["gp3_gb"]),

@@ -21,6 +21,7 @@ REPOSITORY = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*
 SSH_KEY = re.compile(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/=]+( .*)?")
 # docs/ports.md has what each is.
 NODE_FLOWS = ("tcp 10250", "tcp 179", "4")
+DATABASES = ("cloudnative-pg", "rds")
 METRICS = ("tcp 20241", "tcp 9100")
 
 
@@ -83,6 +84,18 @@ class Registry(Part):
     keep: int
 
 
+class Database(Part):
+    """Choices of aws_database."""
+
+    choice: str
+    version: str
+    type: str
+    disk: int
+    multi_az: bool
+    backup_days: int
+    protected: bool
+
+
 class Design(Part):
     """Everything that is chosen for one cluster in one account."""
 
@@ -97,6 +110,7 @@ class Design(Part):
     buckets: Buckets
     keys: Keys
     registry: Registry
+    database: Database
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -115,6 +129,7 @@ class Design(Part):
             *_balancers(self),
             *_buckets(self),
             *_repositories(self),
+            *_database(self),
         ]
 
     @property
@@ -170,7 +185,7 @@ def judge(of: Design) -> list[str]:
             "aws_keys_vault: true, and there is no machine that it opens; allowed is false, or "
             "aws_machines_vaults 1 or 3"
         )
-    return wrong + _wrong_registry(of)
+    return wrong + _wrong_registry(of) + _wrong_database(of)
 
 
 def _wrong_registry(of: Design) -> list[str]:
@@ -188,6 +203,30 @@ def _wrong_registry(of: Design) -> list[str]:
     ]
     if of.registry.keep < 1:
         wrong.append(f"aws_registry_keep: {of.registry.keep}; allowed is 1 or more")
+    return wrong
+
+
+def _wrong_database(of: Design) -> list[str]:
+    chosen, wrong = of.database, []
+    if chosen.choice not in DATABASES:
+        return [f"aws_database_choice: {chosen.choice!r}; allowed are {', '.join(DATABASES)}"]
+    if chosen.choice != "rds":
+        return []
+    if len(of.network.zones) < 2:
+        wrong.append("aws_network_zones: one; RDS wants two or more")
+    if not re.fullmatch(r"\d+", chosen.version):
+        wrong.append(
+            f"aws_database_version: {chosen.version!r} is not a major version of PostgreSQL; allowed is for "
+            'example "17"'
+        )
+    if not re.fullmatch(r"db\.[a-z0-9-]+\.[a-z0-9-]+", chosen.type):
+        wrong.append(f"aws_database_type: {chosen.type!r} is not a type; allowed is for example db.t3.medium")
+    for name, value, least, most in (
+        ("disk", chosen.disk, 20, 65536),
+        ("backup_days", chosen.backup_days, 1, 35),
+    ):
+        if not least <= value <= most:
+            wrong.append(f"aws_database_{name}: {value}; allowed are {least} to {most}")
     return wrong
 
 
@@ -392,6 +431,8 @@ def flows(of: Design) -> dict[str, list[str | Ref]]:
             for name in (*nodes, "vault", *(["bastion"] if of.machines.bastion else []))
         ]
         found["vault"] = [*login, *own, group("vault", "tcp 8201"), group("workers", "tcp 9100")]
+    if of.database.choice == "rds":
+        found["database"] = [group(name, "tcp 5432") for name in nodes]
     if set(net.endpoints) - {"s3"}:
         found["endpoints"] = [group(name, "tcp 443") for name in nodes]
     return found
@@ -404,6 +445,7 @@ PURPOSES = {
     "bastion": "Way in over SSH",
     "api": "Load balancer of the API server",
     "ingress": "Load balancer of the ingress",
+    "database": "Database",
     "endpoints": "Services of AWS inside the network",
 }
 
@@ -579,6 +621,34 @@ def _repositories(of: Design) -> list[Resource]:
     return [Resource("repository", name, dict(wanted)) for name in of.registry.repositories]
 
 
+def _database(of: Design) -> list[Resource]:
+    chosen = of.database
+    if chosen.choice != "rds":
+        return []
+    wanted = {
+        "major": chosen.version,
+        "type": chosen.type,
+        "disk": chosen.disk,
+        "multi_az": chosen.multi_az,
+        "backup_days": chosen.backup_days,
+        "protected": chosen.protected,
+        "encrypted": True,
+        "public": False,
+        "subnets": Ref("database-subnets", "main"),
+        "groups": [Ref("security-group", "database")],
+        "parameters": Ref("database-parameters", "main"),
+        "password_of_aws": True,
+        "state": "available",
+    }
+    subnets = [Ref("subnet", f"private-{zone[-1]}") for zone in of.network.zones]
+    settings = {"family": f"postgres{chosen.version}", "parameters": {"rds.force_ssl": "1"}}
+    return [
+        Resource("database-subnets", "main", {"subnets": subnets}),
+        Resource("database-parameters", "main", settings),
+        Resource("database", "main", wanted),
+    ]
+
+
 def outputs(of: Design, account: Account, known: dict[Key, Found]) -> dict[str, Any]:
     """Return what the platform needs of what was made; empty texts for what is not there yet."""
 
@@ -595,6 +665,11 @@ def outputs(of: Design, account: Account, known: dict[Key, Found]) -> dict[str, 
         "ingress": attribute("load-balancer", "ingress", "address"),
         "bastion": attribute("machine", "bastion", "public"),
         "buckets": {purpose: attribute("bucket", purpose, "id") for purpose in of.buckets.names},
+        "database": {
+            "host": attribute("database", "main", "address"),
+            "port": attribute("database", "main", "port"),
+            "secret": attribute("database", "main", "secret"),
+        },
         "vault_key": attribute("key", "vault", "id"),
         "repositories": {name: attribute("repository", name, "address") for name in of.registry.repositories},
         "addresses": {

@@ -1,6 +1,6 @@
 """All kinds of things that are made on AWS, by name."""
 
-from quote_platform.aws.kinds import balancers, buckets, keys, machines, network, registry
+from quote_platform.aws.kinds import balancers, buckets, databases, keys, machines, network, registry
 from quote_platform.aws.resource import Kind
 
 KINDS: dict[str, Kind] = {
@@ -23,5 +23,9 @@ KINDS: dict[str, Kind] = {
         balancers.LoadBalancer(),
         buckets.Bucket(),
         registry.Repository(),
+        databases.Subnets(),
+        databases.Parameters(),
+        databases.Database(),
+        databases.Snapshot(),
     )
 }
