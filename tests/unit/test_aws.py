@@ -167,9 +167,17 @@ def strict(served: tuple[Strict, str], monkeypatch: pytest.MonkeyPatch) -> Stric
     return double
 
 
+@functools.cache
+def looking() -> accounts.Account:
+    """Return an account that only looks: making its clients takes longest."""
+    return accounts.Account("eu-west-1", "quote", 120, 0.1)
+
+
 def found() -> dict[tuple[str, str], Any]:
     """Return what is there by name; two of one name are refused."""
-    return reconcile.list_all(accounts.Account("eu-west-1", "quote", 120, 0.1))
+    account = looking()
+    account.forget()
+    return reconcile.list_all(account)
 
 
 def declared(**changed: Any) -> set[tuple[str, str]]:
@@ -362,7 +370,8 @@ def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
     assert not [name for name in asked if name.startswith(writes)]
 
     assert changes(apply(**CHOSEN)) == changes(told)
-    assert not apply(**CHOSEN)["changed"]
+    again = apply(**CHOSEN)
+    assert not again["changed"] and total(again) <= 50
     rules = s3.get_bucket_lifecycle_configuration(Bucket=of("bucket", "snapshots"))["Rules"]
     assert "dumps" in {rule["ID"] for rule in rules}, "a rule of the platform's own is gone"
 
