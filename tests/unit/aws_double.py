@@ -165,15 +165,15 @@ class Strict:
     def more(asked: dict[str, Any], answered: bytes, region: str) -> bytes:
         """Add what moto's tagging API does not know, and AWS' does."""
         known = json.loads(answered)
-        (wanted,) = [(one["Key"], one["Values"]) for one in asked["TagFilters"]]
+        (sought,) = asked["TagFilters"]
         ecr = ecr_backends[ACCOUNT][region]
         for one in list(ecr.repositories.values()):
             tags = ecr.list_tags_for_resource(one.arn)["tags"]
-            if {one["Key"]: one["Value"] for one in tags}.get(wanted[0]) in wanted[1]:
+            if bears(tags, sought):
                 known["ResourceTagMappingList"].append({"ResourceARN": one.arn, "Tags": tags})
         rds = rds_backends[ACCOUNT][region]
         for group in [*rds.subnet_groups.values(), *rds.db_parameter_groups.values()]:
-            if {one["Key"]: one["Value"] for one in group.tags}.get(wanted[0]) in wanted[1]:
+            if bears(group.tags, sought):
                 known["ResourceTagMappingList"].append({"ResourceARN": group.arn, "Tags": group.tags})
         return json.dumps(known).encode()
 
@@ -309,6 +309,13 @@ class Strict:
         parts += [one for one in ec2.internet_gateways.values() if one.vpc and one.vpc.id == vpc]
         if parts:
             raise Refusal("DependencyViolation")
+
+
+def bears(tags: list[dict[str, str]], sought: dict[str, Any]) -> bool:
+    """Tell whether a tag is there, with one of the values if any are asked for."""
+    return any(
+        one["Key"] == sought["Key"] and one["Value"] in sought.get("Values", [one["Value"]]) for one in tags
+    )
 
 
 def answer(
