@@ -26,6 +26,7 @@ def test_the_inventory_has_the_groups_of_the_platform(inventory: Inventory) -> N
     assert sorted(inventory.hosts("workers")) == ["worker-1", "worker-2", "worker-3"]
     assert inventory.hosts("vault") == ["vault-1"]
     made = yaml.safe_load((FOLDER / "group_vars/all/outputs.yml").read_text())["aws_account_made"]
+    assert made["vault_key"].startswith("arn:aws:kms:eu-west-1:123456789012:key/")
     for host, address in made["addresses"].items():
         assert of(inventory, host, "ansible_host") == address
 
@@ -89,7 +90,8 @@ def test_zz_all_of_it_is_taken_away(inventory: Inventory) -> None:
         TagFilters=[{"Key": CLUSTER}], ResourcesPerPage=100
     )["ResourceTagMappingList"]
     arns = [one["ResourceARN"] for one in tagged if ":instance/" not in one["ResourceARN"]]
-    left = [arn for arn in arns if "natgateway" not in arn]  # both are shown for a while after their end
+    # All are shown for a while after their end, keys until their days are over.
+    left = [arn for arn in arns if "natgateway" not in arn and ":key/" not in arn]
     assert sorted(arn.rpartition("-")[2] for arn in left) == ["logs", "postgres", "snapshots", "velero"]
     inventory.converge(confirmed, "--extra-vars=aws_account_destroy_buckets=true", playbook=playbook)
     names = [one["Name"] for one in boto3.client("s3").list_buckets()["Buckets"]]

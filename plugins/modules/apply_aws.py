@@ -19,6 +19,9 @@ options:
   machines: {type: dict, required: true, description: What the role aws_machines declares.}
   balancers: {type: dict, required: true, description: What the role aws_load_balancers declares.}
   buckets: {type: dict, required: true, description: What the role aws_buckets declares.}
+  keys: {type: dict, required: true, description: What the role aws_keys declares.}
+  registry: {type: dict, required: true, description: What the role aws_registry declares.}
+  database: {type: dict, required: true, description: What the role aws_database declares.}
   budget: {type: float, default: 0, description: US dollars a month; 0 means none.}
   assumed: {type: dict, default: {}, description: What the bill assumes.}
   inventory: {type: path, default: "", description: "Inventory, of which aws_ec2.yml is judged."}

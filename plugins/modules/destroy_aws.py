@@ -13,7 +13,8 @@ options:
   region: {type: str, required: true, description: Region.}
   cluster: {type: str, required: true, description: Name of the cluster.}
   confirm: {type: str, default: "", description: The same name again.}
-  buckets: {type: bool, default: false, description: "Whether buckets go too, with all that is in them."}
+  buckets: {type: bool, default: false, description: "Whether buckets go too, and snapshots of databases."}
+  key_days: {type: int, default: 30, description: "Days after which keys end, 7 to 30."}
   timeout: {type: int, default: 900, description: Seconds to wait for a single thing.}
 author: [Quote Platform]
 """

@@ -16,9 +16,11 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from moto.ec2.models import ec2_backends
+from moto.ecr.models import ecr_backends
 from moto.elbv2.models import elbv2_backends
 from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.rds.models import rds_backends
 from moto.s3.models import s3_backends
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -33,7 +35,18 @@ FORMS = {
     "": f"<ErrorResponse>{ERROR}<RequestId>1</RequestId></ErrorResponse>",
 }
 THROTTLED = {"ec2": "RequestLimitExceeded", "s3": "SlowDown"}
-JSON = ("ssm", "tagging")
+JSON = ("ssm", "tagging", "kms", "ecr")
+
+
+# moto knows none: https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_DescribeDBEngineVersions.html
+VERSIONS = (
+    "<DescribeDBEngineVersionsResponse><DescribeDBEngineVersionsResult><DBEngineVersions>"
+    + "".join(
+        f"<DBEngineVersion><Engine>postgres</Engine><EngineVersion>{one}</EngineVersion></DBEngineVersion>"
+        for one in ("15.12", "16.8", "17.4", "17.5")
+    )
+    + "</DBEngineVersions></DescribeDBEngineVersionsResult></DescribeDBEngineVersionsResponse>"
+)
 
 
 class Refusal(Exception):
@@ -50,11 +63,12 @@ class Strict:
         self.lock = threading.Lock()
         # Of all calls: refused for being too much; done, and answered by an error.
         self.throttled = self.lost = self.delay = 0.0
-        self.profile_seconds = self.release_seconds = 0.0
+        self.profile_seconds = self.release_seconds = self.database_seconds = 0.0
         # Whose first call is done, and answered by an error.
         self.lose: set[str] = set()
         self.profiles: dict[str, float] = {}
         self.releasing: dict[str, float] = {}
+        self.database_since = 0.0
         self.calls: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.bodies: list[str] = []
@@ -65,6 +79,7 @@ class Strict:
         calls = self.app.get_application({"PATH_INFO": "/moto-api/", "HTTP_HOST": "localhost"}).test_client()
         assert calls.post("/moto-api/reset").status_code == 200
         self.throttled = self.lost = self.delay = self.profile_seconds = self.release_seconds = 0.0
+        self.database_seconds = self.database_since = 0.0
         self.profiles, self.releasing, self.lose = {}, {}, set()
         self.calls, self.refused, self.bodies = Counter(), Counter(), []
         self.random = random.Random(5)  # noqa: S311
@@ -99,9 +114,9 @@ class Strict:
             with self.lock:
                 self.refused[f"{action} {refusal.code}"] += 1
             return answer(start_response, service, refusal.code, refusal.message)
-        if action == "GetParameter" and json.loads(body)["Name"] == PARAMETER:
-            start_response("200 OK", [("Content-Type", "application/x-amz-json-1.1")])
-            return [json.dumps({"Parameter": {"Name": PARAMETER, "Value": IMAGE}}).encode()]
+        if own := self.own(action, body):
+            start_response("200 OK", [("Content-Type", own[0])])
+            return [own[1].encode()]
         if service and (action in self.lose or self.throttled <= chance < self.throttled + self.lost):
             list(self.app(environ, lambda *_: None))
             with self.lock:
@@ -114,6 +129,9 @@ class Strict:
         done = list(self.app(environ, lambda *head: said.extend(head)))
         if said[0].startswith("500"):  # moto's threads may meet; AWS says it in words that clients read
             return answer(start_response, service, "InternalError", "of moto's own", said[0])
+        if (other := self.corrected(action, body, b"".join(done), region)) is not None:
+            done = [other]
+            said[1] = [pair for pair in said[1] if pair[0].lower() != "content-length"]
         start_response(*said[:2])
         if (
             action == "RunInstances" and given.get("DisableApiTermination") == "true"
@@ -122,6 +140,42 @@ class Strict:
                 if one.client_token == given.get("ClientToken"):
                     one.disable_api_termination = True
         return done
+
+    @staticmethod
+    def own(action: str, body: bytes) -> tuple[str, str] | None:
+        """Return what moto does not know at all, with its type."""
+        if action == "DescribeDBEngineVersions":
+            return "text/xml", VERSIONS
+        if action == "GetParameter" and json.loads(body)["Name"] == PARAMETER:
+            parameter = {"Parameter": {"Name": PARAMETER, "Value": IMAGE}}
+            return "application/x-amz-json-1.1", json.dumps(parameter)
+        return None
+
+    def corrected(self, action: str, body: bytes, answered: bytes, region: str) -> bytes | None:
+        """Return an answer that AWS gives otherwise than moto."""
+        if action == "GetResources":
+            return self.more(json.loads(body), answered, region)
+        if action == "DescribeDBInstances" and self.database_since > time.monotonic():
+            # https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/accessing-monitoring.html
+            status = b"<DBInstanceStatus>%s</DBInstanceStatus>"
+            return answered.replace(status % b"available", status % b"creating")
+        return None
+
+    @staticmethod
+    def more(asked: dict[str, Any], answered: bytes, region: str) -> bytes:
+        """Add what moto's tagging API does not know, and AWS' does."""
+        known = json.loads(answered)
+        (sought,) = asked["TagFilters"]
+        ecr = ecr_backends[ACCOUNT][region]
+        for one in list(ecr.repositories.values()):
+            tags = ecr.list_tags_for_resource(one.arn)["tags"]
+            if bears(tags, sought):
+                known["ResourceTagMappingList"].append({"ResourceARN": one.arn, "Tags": tags})
+        rds = rds_backends[ACCOUNT][region]
+        for group in [*rds.subnet_groups.values(), *rds.db_parameter_groups.values()]:
+            if bears(group.tags, sought):
+                known["ResourceTagMappingList"].append({"ResourceARN": group.arn, "Tags": group.tags})
+        return json.dumps(known).encode()
 
     def judge(self, action: str, given: dict[str, str], region: str) -> None:
         """Refuse what AWS refuses."""
@@ -135,7 +189,7 @@ class Strict:
 
     def on_RunInstances(self, given: Any, ec2: Any, elb: Any) -> None:
         name = given.get("IamInstanceProfile.Name")
-        profiles = iam_backends[ACCOUNT]["aws"].instance_profiles.values()
+        profiles = list(iam_backends[ACCOUNT]["aws"].instance_profiles.values())
         if name and (
             name not in {one.name for one in profiles} or self.profiles.get(name, 0) > time.monotonic()
         ):
@@ -210,6 +264,8 @@ class Strict:
                 if other.id != group:
                     rules = [*other.ingress_rules, *other.egress_rules]
                     used |= {(rule.source_group or {}).get("GroupId") for rule in rules}
+        for database in list(rds_backends[ACCOUNT][ec2.region_name].databases.values()):
+            used |= set(database.vpc_security_group_ids)
         if group in used:
             raise Refusal("DependencyViolation")
 
@@ -222,6 +278,29 @@ class Strict:
         if table:  # moto keeps those of subnets that are gone, AWS does not
             table._associations.clear()
 
+    # https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_CreateDBInstance.html
+    def on_CreateDBInstance(self, given: Any, ec2: Any, elb: Any) -> None:
+        self.database_since = time.monotonic() + self.database_seconds
+
+    # https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_CreateDBSubnetGroup.html
+    def on_CreateDBSubnetGroup(self, given: Any, ec2: Any, elb: Any) -> None:
+        if given["DBSubnetGroupName"] in rds_backends[ACCOUNT][ec2.region_name].subnet_groups:
+            raise Refusal("DBSubnetGroupAlreadyExists")
+        if not any(key.endswith(".2") and key.startswith("SubnetIds") for key in given):
+            raise Refusal("DBSubnetGroupDoesNotCoverEnoughAZs")
+
+    # https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_DeleteDBSubnetGroup.html
+    def on_DeleteDBSubnetGroup(self, given: Any, ec2: Any, elb: Any) -> None:
+        databases = list(rds_backends[ACCOUNT][ec2.region_name].databases.values())
+        if given["DBSubnetGroupName"] in {one.db_subnet_group.name for one in databases}:
+            raise Refusal("InvalidDBSubnetGroupStateFault")
+
+    # https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_DeleteDBParameterGroup.html
+    def on_DeleteDBParameterGroup(self, given: Any, ec2: Any, elb: Any) -> None:
+        databases = list(rds_backends[ACCOUNT][ec2.region_name].databases.values())
+        if given["DBParameterGroupName"] in {one.db_parameter_group_name for one in databases}:
+            raise Refusal("InvalidDBParameterGroupState")
+
     # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteVpc.html
     def on_DeleteVpc(self, given: Any, ec2: Any, elb: Any) -> None:
         vpc = given["VpcId"]
@@ -230,6 +309,13 @@ class Strict:
         parts += [one for one in ec2.internet_gateways.values() if one.vpc and one.vpc.id == vpc]
         if parts:
             raise Refusal("DependencyViolation")
+
+
+def bears(tags: list[dict[str, str]], sought: dict[str, Any]) -> bool:
+    """Tell whether a tag is there, with one of the values if any are asked for."""
+    return any(
+        one["Key"] == sought["Key"] and one["Value"] in sought.get("Values", [one["Value"]]) for one in tags
+    )
 
 
 def answer(

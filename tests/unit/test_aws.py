@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from copy import deepcopy
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from aws_double import ACCOUNT, IMAGE, Strict, serve
 from botocore.exceptions import ClientError
 from botocore.loaders import create_loader
 from moto.ec2.models import ec2_backends
+from moto.ecr.models import ecr_backends
+from moto.kms.models import kms_backends
+from moto.rds.models import rds_backends
 from moto.s3.models import s3_backends
 from typer.testing import CliRunner
 
@@ -62,6 +66,17 @@ GIVEN: dict[str, Any] = {
         "noncurrent_days": 30,
         "upload_days": 7,
     },
+    "keys": {"vault": False},
+    "registry": {"repositories": [], "keep": 30},
+    "database": {
+        "choice": "cloudnative-pg",
+        "version": "17",
+        "type": "db.t3.medium",
+        "disk": 20,
+        "multi_az": True,
+        "backup_days": 7,
+        "protected": True,
+    },
     "budget": 0,
     "assumed": {},
     "inventory": "",
@@ -73,6 +88,7 @@ GONE = {
     "cluster": "quote",
     "confirm": "quote",
     "buckets": True,
+    "key_days": 30,
     "timeout": 120,
 }
 SECRET = "a-secret-key-that-nobody-may-see"  # noqa: S105
@@ -94,6 +110,12 @@ def given(**changed: Any) -> dict[str, Any]:
     return whole
 
 
+# All that can be chosen beyond that.
+CHOSEN: dict[str, Any] = {
+    "keys__vault": True,
+    "registry__repositories": ["quote-app"],
+    "database__choice": "rds",
+}
 # A cluster of few things, where their number proves nothing.
 SMALL: dict[str, Any] = {
     "network__zones": ["eu-west-1a"],
@@ -104,6 +126,8 @@ SMALL: dict[str, Any] = {
     "network__endpoints": [],
     "buckets__purposes": ["postgres"],
 }
+# The same with all that can be chosen, in two zones as a database wants it.
+WIDE = SMALL | CHOSEN | {"network__zones": ["eu-west-1a", "eu-west-1b"], "machines__vaults": 1}
 
 
 def apply(dry_run: bool = False, **changed: Any) -> dict[str, Any]:
@@ -143,9 +167,17 @@ def strict(served: tuple[Strict, str], monkeypatch: pytest.MonkeyPatch) -> Stric
     return double
 
 
+@functools.cache
+def looking() -> accounts.Account:
+    """Return an account that only looks: making its clients takes longest."""
+    return accounts.Account("eu-west-1", "quote", 120, 0.1)
+
+
 def found() -> dict[tuple[str, str], Any]:
     """Return what is there by name; two of one name are refused."""
-    return reconcile.list_all(accounts.Account("eu-west-1", "quote", 120, 0.1))
+    account = looking()
+    account.forget()
+    return reconcile.list_all(account)
 
 
 def declared(**changed: Any) -> set[tuple[str, str]]:
@@ -250,7 +282,7 @@ def test_independent_things_are_made_side_by_side(strict: Strict) -> None:
 
 
 def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
-    apply()
+    apply(**CHOSEN)
     there, ec2, s3, elb = found(), boto3.client("ec2"), boto3.client("s3"), boto3.client("elbv2")
 
     def of(kind: str, name: str) -> str:
@@ -276,9 +308,28 @@ def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
         Targets=[{"Id": there["machine", "master-1"].attributes["private"]}],
     )
     boto3.client("iam").delete_role_policy(RoleName="quote-nodes", PolicyName="quote-platform")
+    (vault,) = ec2.describe_iam_instance_profile_associations(
+        Filters=[{"Name": "instance-id", "Values": [of("machine", "vault-1")]}]
+    )["IamInstanceProfileAssociations"]
+    ec2.disassociate_iam_instance_profile(AssociationId=vault["AssociationId"])
+    kms, ecr = boto3.client("kms"), boto3.client("ecr")
+    key = of("key", "vault").rpartition("/")[2]
+    kms.disable_key(KeyId=key)
+    kms.delete_alias(AliasName="alias/quote-vault")
+    kms.disable_key_rotation(KeyId=key)
+    app = {"repositoryName": of("repository", "quote-app")}
+    ecr.put_image_tag_mutability(imageTagMutability="MUTABLE", **app)
+    ecr.put_image_scanning_configuration(imageScanningConfiguration={"scanOnPush": False}, **app)
+    ecr.delete_lifecycle_policy(**app)
+    rds, database = boto3.client("rds"), {"DBInstanceIdentifier": of("database", "main")}
+    opened = [of("security-group", "database"), of("security-group", "bastion")]
+    less = {"DeletionProtection": False, "MultiAZ": False, "BackupRetentionPeriod": 1}
+    rds.modify_db_instance(PubliclyAccessible=True, VpcSecurityGroupIds=opened, **less, **database)
+    off = {"ParameterName": "rds.force_ssl", "ParameterValue": "0", "ApplyMethod": "immediate"}
+    rds.modify_db_parameter_group(DBParameterGroupName="quote-main", Parameters=[off])
 
     before = dict(strict.calls)
-    told = apply(dry_run=True)
+    told = apply(dry_run=True, **CHOSEN)
     assert changes(told) == {
         "change rules workers: ingress",
         "change machine worker-2: state",
@@ -291,6 +342,11 @@ def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
         "change bucket snapshots: lifecycle",
         "change target-group api: targets",
         "change role nodes: policy",
+        "change machine vault-1: profile",
+        "change key vault: state, aliases, rotated",
+        "change database main: multi_az, backup_days, protected, public, groups",
+        "change database-parameters main: parameters",
+        "change repository quote-app: immutable, scanned, lifecycle",
     }
     by_title = {one["before_header"]: one for one in told["diff"]}
     assert "tcp 22 from 0.0.0.0/0" in by_title["rules workers"]["before"]
@@ -313,8 +369,9 @@ def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
     )
     assert not [name for name in asked if name.startswith(writes)]
 
-    assert changes(apply()) == changes(told)
-    assert not apply()["changed"]
+    assert changes(apply(**CHOSEN)) == changes(told)
+    again = apply(**CHOSEN)
+    assert not again["changed"] and total(again) <= 50
     rules = s3.get_bucket_lifecycle_configuration(Bucket=of("bucket", "snapshots"))["Rules"]
     assert "dumps" in {rule["ID"] for rule in rules}, "a rule of the platform's own is gone"
 
@@ -347,12 +404,12 @@ def test_killed_at_twenty_points_it_ends_with_one_of_each(strict: Strict) -> Non
     for point in range(20):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             killed_after(1 + point % 2, patch)
-            apply(**SMALL)
-    made = apply(**SMALL)
+            apply(**WIDE)
+    made = apply(**WIDE)
     assert made["changes"], "nothing was left to do: it was not killed 20 times"
-    assert set(found()) == declared(**SMALL)
-    assert not apply(**SMALL)["changed"]
-    assert len(Strict.there(ec2_backends[ACCOUNT]["eu-west-1"])) == 2
+    assert set(found()) == declared(**WIDE)
+    assert not apply(**WIDE)["changed"]
+    assert len(Strict.there(ec2_backends[ACCOUNT]["eu-west-1"])) == 3
 
 
 @pytest.mark.parametrize(
@@ -364,11 +421,11 @@ def test_what_is_refused_for_being_too_much_or_not_answered_ends_right(
     strict: Strict, throttled: float, lost: float
 ) -> None:
     strict.throttled, strict.lost = throttled, lost
-    apply(**SMALL)
+    apply(**WIDE)
     assert strict.refused, "nothing was refused"
     strict.throttled = strict.lost = 0
-    assert set(found()) == declared(**SMALL)
-    assert not apply(**SMALL)["changed"]
+    assert set(found()) == declared(**WIDE)
+    assert not apply(**WIDE)["changed"]
 
 
 def test_what_was_made_without_an_answer_is_found_and_not_made_again(strict: Strict) -> None:
@@ -376,11 +433,13 @@ def test_what_was_made_without_an_answer_is_found_and_not_made_again(strict: Str
         *("CreateVpc", "CreateSubnet", "CreateInternetGateway", "AllocateAddress", "CreateNatGateway"),
         *("CreateRouteTable", "CreateSecurityGroup", "RunInstances", "CreateRole", "CreateInstanceProfile"),
         *("CreateTargetGroup", "CreateLoadBalancer", "CreateListener", "AddRoleToInstanceProfile"),
+        *("CreateKey", "CreateAlias", "CreateRepository"),
+        *("CreateDBSubnetGroup", "CreateDBParameterGroup", "CreateDBInstance"),
     }
-    apply(**SMALL)
+    apply(**WIDE)
     assert not strict.lose
-    assert set(found()) == declared(**SMALL)
-    assert not apply(**SMALL)["changed"]
+    assert set(found()) == declared(**WIDE)
+    assert not apply(**WIDE)["changed"]
 
 
 def test_a_profile_that_is_not_seen_yet_is_waited_for(strict: Strict) -> None:
@@ -391,16 +450,16 @@ def test_a_profile_that_is_not_seen_yet_is_waited_for(strict: Strict) -> None:
 
 
 def test_destroy_asks_for_the_name_and_leaves_nothing(strict: Strict) -> None:
-    apply(**SMALL)
+    apply(**WIDE)
     for wrong in ("", "other"):
         with pytest.raises(aws.Refused, match=r"machine master-1 \(i-(.|\n)*aws_account_confirm=quote"):
             aws.remove(GONE | {"confirm": wrong}, False, pause=0.1)
-    assert set(found()) == declared(**SMALL)
+    assert set(found()) == declared(**WIDE)
     told = aws.remove(GONE, True, pause=0.1)
-    assert set(found()) == declared(**SMALL) and len(told["deleted"]) == len(
-        [one for one in declared(**SMALL) if one[0] != "rules"]
+    assert set(found()) == declared(**WIDE) and len(told["deleted"]) == len(
+        [one for one in declared(**WIDE) if one[0] != "rules"]
     )
-    strict.release_seconds = 0.4  # interfaces of balancers
+    strict.release_seconds = 1.5  # interfaces of balancers
     logs = found()["bucket", "postgres"].id
     with pytest.raises(ClientError, match="403"):  # the server speaks no TLS
         boto3.client("s3").put_object(Bucket=logs, Key="a", Body=b"b")
@@ -411,19 +470,77 @@ def test_destroy_asks_for_the_name_and_leaves_nothing(strict: Strict) -> None:
     assert found() == {}
     assert not aws.remove(GONE, False, pause=0.1)["changed"]
     # Machines that are gone are shown for a while; the next are others.
-    apply(**SMALL)
-    assert set(found()) == declared(**SMALL)
+    apply(**WIDE)
+    assert set(found()) == declared(**WIDE)
 
 
-def test_destroy_keeps_buckets_unless_told_otherwise(strict: Strict) -> None:
-    apply(**SMALL)
+def test_destroy_keeps_buckets_and_a_snapshot_of_the_database_unless_told_otherwise(strict: Strict) -> None:
+    apply(**WIDE)
     aws.remove(GONE | {"buckets": False}, False, pause=0.1)
-    assert {kind for kind, _ in found()} == {"bucket"}
-    assert len(changes(apply(**SMALL))) == len(declared(**SMALL)) - 1, "the buckets are those that were kept"
+    left = found()
+    (snapshot,) = [name for kind, name in left if kind == "database-snapshot"]
+    assert {kind for kind, _ in left} == {"bucket", "database-snapshot"}
+    assert snapshot.startswith("quote-main-2")
+    again = apply(**WIDE)
+    assert len(changes(again)) == len(declared(**WIDE)) - 1, "the buckets are those that were kept"
+    assert f"database-snapshot {snapshot}" in again["warnings"][0]
+    told = aws.remove(GONE, False, pause=0.1)
+    assert f"database-snapshot {snapshot} ({snapshot})" in told["deleted"]
+    assert found() == {}
+
+
+def test_a_key_that_ends_is_taken_back(strict: Strict) -> None:
+    apply(**WIDE)
+    key, kms = found()["key", "vault"].id, boto3.client("kms")
+    aws.remove(GONE | {"key_days": 7}, False, pause=0.1)
+    told = kms.describe_key(KeyId=key)["KeyMetadata"]
+    assert told["KeyState"] == "PendingDeletion"
+    assert (told["DeletionDate"].date() - datetime.now(UTC).date()).days in (6, 7)
+    assert apply(**WIDE)["outputs"]["vault_key"] == key, "what Vault has sealed could not be opened"
+    assert kms.describe_key(KeyId=key)["KeyMetadata"]["KeyState"] == "Enabled"
+    keys = [kms.describe_key(KeyId=one["KeyId"])["KeyMetadata"] for one in kms.list_keys()["Keys"]]
+    assert [one["Arn"] for one in keys if one["Description"] == "Opens Vault of quote"] == [key]
+    with pytest.raises(aws.Refused, match="aws_account_destroy_key_days: 3; allowed are 7 to 30"):
+        aws.remove(GONE | {"key_days": 3}, False)
+
+
+def test_vault_may_use_its_key_and_the_database_is_closed(strict: Strict) -> None:
+    strict.database_seconds = 1
+    started = time.monotonic()
+    made = apply(**WIDE)
+    assert time.monotonic() - started > 1
+    (one,) = boto3.client("rds").describe_db_instances()["DBInstances"]
+    assert one["MultiAZ"] and one["StorageEncrypted"] and one["DeletionProtection"]
+    assert not one["PubliclyAccessible"] and one["BackupRetentionPeriod"] == 7
+    assert one["DBInstanceClass"] == "db.t3.medium" and one["CopyTagsToSnapshot"]
+    assert made["outputs"]["database"] == {
+        "host": one["Endpoint"]["Address"],
+        "port": "5432",
+        "secret": one["MasterUserSecret"]["SecretArn"],
+    }
+    assert not any("MasterUserPassword=" in body.replace("ManageM", "") for body in strict.bodies)
+    flows = design.flows(aws.chosen(given(**WIDE)))["database"]
+    assert [rule if isinstance(rule, str) else rule.form.format(rule.name) for rule in flows] == [
+        "tcp 5432 from control-plane",
+        "tcp 5432 from workers",
+    ]
+
+    key = made["outputs"]["vault_key"]
+    (allowed,) = boto3.client("iam").get_role_policy(RoleName="quote-vault", PolicyName="quote-platform")[
+        "PolicyDocument"
+    ]["Statement"]
+    assert allowed["Resource"] == key
+    assert set(allowed["Action"]) == {"kms:Encrypt", "kms:Decrypt", "kms:DescribeKey"}
+    (machine,) = [
+        one for one in Strict.there(ec2_backends[ACCOUNT]["eu-west-1"]) if "vault-1" in str(one.get_tags())
+    ]
+    assert machine.iam_instance_profile["Arn"].endswith("/quote-vault")
+    repository = boto3.client("ecr").describe_repositories()["repositories"][0]
+    assert made["outputs"]["repositories"] == {"quote-app": repository["repositoryUri"]}
 
 
 def test_destroy_is_killed_and_goes_on(strict: Strict) -> None:
-    apply(**SMALL)
+    apply(**WIDE)
     for _ in range(4):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             killed_after(5, patch)
@@ -434,9 +551,13 @@ def test_destroy_is_killed_and_goes_on(strict: Strict) -> None:
 
 def test_the_double_refuses_a_wrong_order(strict: Strict) -> None:
     """Else it would prove nothing."""
-    apply(**SMALL)
+    apply(**WIDE)
     there, ec2 = found(), boto3.client("ec2")
+    rds = boto3.client("rds")
     for kind, name, call, argument in (
+        ("database-subnets", "main", rds.delete_db_subnet_group, "DBSubnetGroupName"),
+        ("database-parameters", "main", rds.delete_db_parameter_group, "DBParameterGroupName"),
+        ("security-group", "database", ec2.delete_security_group, "GroupId"),
         ("subnet", "private-a", ec2.delete_subnet, "SubnetId"),
         ("vpc", "main", ec2.delete_vpc, "VpcId"),
         ("security-group", "workers", ec2.delete_security_group, "GroupId"),
@@ -444,7 +565,7 @@ def test_the_double_refuses_a_wrong_order(strict: Strict) -> None:
         ("address", "nat-a", ec2.release_address, "AllocationId"),
         ("target-group", "api", boto3.client("elbv2").delete_target_group, "TargetGroupArn"),
     ):
-        with pytest.raises(ClientError, match=r"DependencyViolation|InUse"):
+        with pytest.raises(ClientError, match=r"DependencyViolation|InUse|InvalidDB\w+GroupState"):
             call(**{argument: there[kind, name].id})
     with pytest.raises(ClientError, match="OperationNotPermitted"):
         ec2.terminate_instances(InstanceIds=[there["machine", "master-1"].id])
@@ -509,6 +630,32 @@ WRONG = [
         {"buckets__names": {"logs": "own-full-logs"}},
         "aws_buckets_names.logs: the name own-full-logs is taken",
     ),
+    ({"keys__vault": True, "machines__vaults": 0}, "aws_keys_vault: true, and there is no machine"),
+    ({"keys__vault": True}, "aws_keys_vault: the name alias/quote-vault is taken by the key"),
+    ({"registry__repositories": ["App"]}, "aws_registry_repositories: 'App' is not the name of a repository"),
+    (
+        {"registry__repositories": ["old"]},
+        "aws_registry_repositories: the repository quote/old is there without",
+    ),
+    ({"database__choice": "mysql"}, "aws_database_choice: 'mysql'; allowed are cloudnative-pg, rds"),
+    (
+        {"database__choice": "rds", "database__version": "9"},
+        "aws_database_version: RDS has no PostgreSQL 9 in eu-west-1; allowed are 15, 16, 17",
+    ),
+    (
+        {"database__choice": "rds", "database__version": "17.4"},
+        "aws_database_version: '17.4' is not a major version of PostgreSQL",
+    ),
+    ({"database__choice": "rds", "network__zones": ["eu-west-1a"]}, "aws_network_zones: one; RDS wants two"),
+    (
+        {"database__choice": "rds", "database__type": "t3.medium"},
+        "aws_database_type: 't3.medium' is not a type",
+    ),
+    (
+        {"database__choice": "rds", "database__backup_days": 0},
+        "aws_database_backup_days: 0; allowed are 1 to 35",
+    ),
+    ({"database__choice": "rds"}, "aws_database_choice: the name quote-main is taken by arn:aws:rds:"),
     ({"budget": 200}, "aws_account_budget: 200 USD a month is less than"),
     ({"budget": 900, "region": "sa-east-1"}, "aws_account_budget: cannot be held against region sa-east-1"),
 ]
@@ -522,6 +669,20 @@ def test_wrong_input_is_refused_before_anything_is_made(
 ) -> None:
     s3_backends["999999999999"]["aws"].create_bucket("strangers-logs", "eu-west-1")
     s3_backends[ACCOUNT]["aws"].create_bucket("own-full-logs", "eu-west-1")
+    if message.startswith("aws_keys_vault: the name"):
+        kms = kms_backends[ACCOUNT]["eu-west-1"]
+        stranger = kms.create_key(None, "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT", "", [])
+        kms.create_alias(stranger.id, "alias/quote-vault")
+    if message.startswith("aws_database_choice: the name"):
+        rds_backends[ACCOUNT]["eu-west-1"].create_db_parameter_group(
+            {
+                "db_parameter_group_name": "quote-main",
+                "description": "a stranger's",
+                "db_parameter_group_family": "postgres17",
+                "tags": [],
+            }
+        )
+    ecr_backends[ACCOUNT]["eu-west-1"].create_repository("quote/old", None, {}, {}, "MUTABLE", [])
     s3_backends[ACCOUNT]["aws"].put_object("own-full-logs", "a", b"b")
     for dry_run in (True, False):
         with pytest.raises(aws.Refused) as refused:
@@ -582,6 +743,11 @@ def test_a_bill_names_everything_that_is_paid() -> None:
     inside = cost.bill(aws.chosen(given(balancers__api_scheme="internal", network__nat="none")), {})
     assert {row.component: row.count for row in inside.rows}["public addresses"] == 3 + 8
     assert not [row for row in inside.rows if "NAT" in row.component]
+    more = cost.bill(aws.chosen(given(**CHOSEN)), {})
+    extra = {row.component: row.price for row in more.rows}
+    assert extra["database, RDS"] == pytest.approx(2 * 0.078 * 730)
+    assert extra["database, disks"] == pytest.approx(2 * 20 * 0.127)
+    assert extra["keys"] == 1 and extra["repositories"] == pytest.approx(10 * 0.1)
     paid = cost.bill(aws.chosen(given(network__endpoints=["s3", "ecr.api", "ecr.dkr"])), {"transfer_gb": 150})
     assert {row.component: row.count for row in paid.rows}["endpoints"] == 6
     assert {row.component: row.price for row in paid.rows}["transfer to the internet"] == pytest.approx(
@@ -599,3 +765,16 @@ def test_the_command_prints_the_bill_of_the_shipped_inventory() -> None:
     assert told["region"] == "eu-west-1" and 250 < told["total"] < 400
     shown = CliRunner().invoke(app, ["cost", "-i", str(ROOT / "inventories/aws")])
     assert f"{told['total']:.2f}" in shown.output and "216.00" in shown.output
+
+
+def test_the_command_compares_databases() -> None:
+    command = ["cost", "-i", str(ROOT / "inventories/aws"), "--compare"]
+    told = json.loads(CliRunner().invoke(app, [*command, "rds,cloudnative-pg", "--json"]).stdout)
+    own = {row["component"]: row["price"] for row in told["rds"]["rows"]}
+    without = {row["component"] for row in told["cloudnative-pg"]["rows"]}
+    more = sum(own[name] for name in own.keys() - without)
+    assert told["rds"]["total"] - told["cloudnative-pg"]["total"] == pytest.approx(more, abs=0.02)
+    shown = CliRunner().invoke(app, [*command, "rds,cloudnative-pg"])
+    assert f"{told['rds']['total']:.2f}" in shown.output and "database, RDS" in shown.output
+    wrong = CliRunner().invoke(app, [*command, "mysql"])
+    assert wrong.exit_code == 1 and "--compare: mysql; allowed are cloudnative-pg, rds" in wrong.output

@@ -12,7 +12,18 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml"))
 # By one scenario, since only together they make something.
-TOGETHER = {"aws": {"aws_account", "aws_buckets", "aws_load_balancers", "aws_machines", "aws_network"}}
+TOGETHER = {
+    "aws": {
+        "aws_account",
+        "aws_buckets",
+        "aws_database",
+        "aws_keys",
+        "aws_load_balancers",
+        "aws_machines",
+        "aws_network",
+        "aws_registry",
+    }
+}
 SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
 
 

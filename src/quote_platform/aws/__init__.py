@@ -35,6 +35,9 @@ APPLY: dict[str, Any] = {
     "machines": {"type": "dict", "required": True},
     "balancers": {"type": "dict", "required": True},
     "buckets": {"type": "dict", "required": True},
+    "keys": {"type": "dict", "required": True},
+    "registry": {"type": "dict", "required": True},
+    "database": {"type": "dict", "required": True},
     "budget": {"type": "float", "default": 0},
     "assumed": {"type": "dict", "default": {}},
     "inventory": {"type": "path", "default": ""},
@@ -47,6 +50,7 @@ DESTROY: dict[str, Any] = {
     "cluster": {"type": "str", "required": True},
     "confirm": {"type": "str", "default": ""},
     "buckets": {"type": "bool", "default": False},
+    "key_days": {"type": "int", "default": 30},
     "timeout": {"type": "int", "default": 900},
 }
 DESIGN = (
@@ -59,6 +63,9 @@ DESIGN = (
     "machines",
     "balancers",
     "buckets",
+    "keys",
+    "registry",
+    "database",
 )
 # Seconds between two questions that are asked until something is so.
 PAUSE: float = 5
@@ -133,6 +140,9 @@ def apply(given: Answer, dry_run: bool, pause: float | None = None) -> Answer:
 def remove(given: Answer, dry_run: bool, pause: float | None = None) -> Answer:
     """Take away what has the cluster's tag; without the confirmation, refuse it with what would go."""
     account = Account(given["region"], given["cluster"], given["timeout"], PAUSE if pause is None else pause)
+    account.key_days, account.keeps_backups = given["key_days"], not given["buckets"]
+    if not 7 <= account.key_days <= 30:
+        raise Refused(f"aws_account_destroy_key_days: {account.key_days}; allowed are 7 to 30")
     with explained(f"AWS, account {given['account_id']} in {given['region']}"):
         account.verify(given["account_id"])
         going = destroy.doomed(account, given["buckets"])

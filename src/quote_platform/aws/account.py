@@ -44,6 +44,9 @@ TAKEN = {
     "DuplicateLoadBalancerName",
     "DuplicateTargetGroupName",
     "BucketAlreadyOwnedByYou",
+    "DBInstanceAlreadyExists",
+    "DBParameterGroupAlreadyExists",
+    "DBSubnetGroupAlreadyExists",
 }
 # What an answer to the first call means, and what to do.
 IDENTITY = {
@@ -81,6 +84,10 @@ class Account:
     def __init__(self, region: str, cluster: str, timeout: float = 600, pause: float = 5) -> None:
         self.region, self.cluster = region, cluster
         self.timeout, self.pause = timeout, pause
+        # Days after which a key that is deleted ends, 7 to 30.
+        self.key_days = 30
+        # Whether buckets and a last snapshot of the database stay.
+        self.keeps_backups = True
         self.calls: Counter[str] = Counter()
         self._session = boto3.session.Session(region_name=region)
         self._session.events.register("before-send", self._count)

@@ -14,7 +14,17 @@ from rich.table import Table
 
 from quote_platform import paths, validation
 from quote_platform.aws import Refused, chosen, cost
-from quote_platform.aws.design import Balancers, Buckets, Machines, Network, Part
+from quote_platform.aws.design import (
+    DATABASES,
+    Balancers,
+    Buckets,
+    Database,
+    Keys,
+    Machines,
+    Network,
+    Part,
+    Registry,
+)
 from quote_platform.validation import specs
 
 PARTS: dict[str, tuple[str, type[Part]]] = {
@@ -22,6 +32,9 @@ PARTS: dict[str, tuple[str, type[Part]]] = {
     "machines": ("aws_machines", Machines),
     "balancers": ("aws_load_balancers", Balancers),
     "buckets": ("aws_buckets", Buckets),
+    "keys": ("aws_keys", Keys),
+    "registry": ("aws_registry", Registry),
+    "database": ("aws_database", Database),
 }
 
 
@@ -54,18 +67,34 @@ def choices(inventory: Path) -> dict[str, Any]:
 
 def show(
     inventory: Annotated[Path, typer.Option("-i", "--inventory", help="Folder of the inventory.")],
+    compare: Annotated[
+        str, typer.Option(help=f"Databases side by side, such as {','.join(DATABASES)}.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="As data.")] = False,
 ) -> None:
     """Say what an inventory would cost on AWS, each month."""
     try:
         given = choices(inventory)
-        bill = cost.bill(chosen(given), given["assumed"])
+        names = compare.split(",") if compare else [given["database"]["choice"]]
+        if strange := [name for name in names if name not in DATABASES]:
+            raise Refused(f"--compare: {', '.join(strange)}; allowed are {', '.join(DATABASES)}")
+        designs = {name: given | {"database": given["database"] | {"choice": name}} for name in names}
+        bills = {name: cost.bill(chosen(one), given["assumed"]) for name, one in designs.items()}
     except Refused as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     if as_json:
-        typer.echo(json.dumps(bill.data(), indent=2))
+        data = {name: bill.data() for name, bill in bills.items()}
+        typer.echo(json.dumps(data if compare else data[names[0]], indent=2))
         return
+    if compare:
+        _beside(bills)
+    else:
+        _alone(bills[names[0]])
+
+
+def _alone(bill: cost.Bill) -> None:
+    """Print one bill."""
     table = Table(
         "component", "type", "count", "USD a month", title=f"{bill.region}, list prices of {bill.date}"
     )
@@ -81,3 +110,28 @@ def show(
     console = Console()
     console.print(table)
     console.print(f"The reference leaves out: {', '.join(bill.reference['left_out'])}.", highlight=False)
+
+
+def _beside(bills: dict[str, cost.Bill]) -> None:
+    """Print what bills have in common as one line, then in what they differ."""
+    first = next(iter(bills.values()))
+    table = Table("USD a month", title=f"{first.region}, list prices of {first.date}")
+    for name in bills:
+        table.add_column(name, justify="right")
+    prices = {name: {row.component: row.price for row in bill.rows} for name, bill in bills.items()}
+    differ = {
+        component: [of.get(component, 0) for of in prices.values()]
+        for component in dict.fromkeys(key for of in prices.values() for key in of)
+        if len({of.get(component) for of in prices.values()}) > 1
+    }
+    own = [sum(each) for each in zip(*differ.values(), strict=True)] or [0.0] * len(bills)
+    table.add_row(
+        "the same", *(f"{bill.total - less:.2f}" for bill, less in zip(bills.values(), own, strict=True))
+    )
+    for component, each in differ.items():
+        table.add_row(component, *(f"{price:.2f}" for price in each))
+    for what in dict.fromkeys(what for bill in bills.values() for what in bill.unknown):
+        table.add_row(f"{what}: no price is known")
+    table.add_section()
+    table.add_row("total", *(f"{bill.total:.2f}" for bill in bills.values()))
+    Console().print(table)

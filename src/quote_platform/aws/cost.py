@@ -13,7 +13,14 @@ from quote_platform.aws.design import Design
 
 PRICES = Path(__file__).with_name("prices.yml")
 # What nobody can know beforehand; a month's. aws_account_assumed has another where it says so.
-ASSUMED = {"transfer_gb": 100.0, "nat_gb": 50.0, "zones_gb": 50.0, "bucket_gb": 100.0, "snapshot_gb": 0.0}
+ASSUMED = {
+    "transfer_gb": 100.0,
+    "nat_gb": 50.0,
+    "zones_gb": 50.0,
+    "bucket_gb": 100.0,
+    "snapshot_gb": 0.0,
+    "registry_gb": 10.0,
+}
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,16 @@ def bill(of: Design, assumed: dict[str, Any]) -> Bill:
     public = [one for one in resources if one.kind == "machine" and one.wanted["public"]]
     addresses = zones * len(facing) + count["nat-gateway"] + len(public)
     interfaces = zones * sum(bool(one.wanted["subnets"]) for one in resources if one.kind == "endpoint")
+    database, copies = of.database, 2 if of.database.multi_az else 1
+    if of.database.choice == "rds":
+        if database.type in prices["databases"]:
+            price = copies * prices["databases"][database.type] * hours
+            rows.append(Row("database, RDS", database.type, copies, price))
+        else:
+            unknown.append(f"databases of type {database.type}")
+        disk = copies * database.disk
+        rows.append(Row("database, disks", "GB gp3", disk, disk * prices["database_gb"]))
+        rows.append(Row("database, password", "secret", 1, prices["secret"]))
     transfer = max(0.0, use["transfer_gb"] - known["free_transfer_gb"])
     for component, kind, number, each in (
         ("disks", "GB gp3", disks, prices["gp3_gb"]),
@@ -109,6 +126,8 @@ def bill(of: Design, assumed: dict[str, Any]) -> Bill:
         ("public addresses", "IPv4", addresses, prices["address_hour"] * hours),
         ("endpoints", "interface in a zone", interfaces, prices["endpoint_hour"] * hours),
         ("buckets", "GB S3 Standard", use["bucket_gb"], prices["bucket_gb"]),
+        ("keys", "KMS", count["key"], prices["key"]),
+        ("repositories", "GB ECR", use["registry_gb"] if count["repository"] else 0, prices["registry_gb"]),
         ("snapshots", "GB", use["snapshot_gb"], prices["snapshot_gb"]),
         ("transfer to the internet", "GB that are not free", transfer, prices["transfer_gb"]),
         ("transfer between zones", "GB", use["zones_gb"] if zones > 1 else 0, prices["zones_gb"]),

@@ -17,9 +17,11 @@ from quote_platform.aws.resource import Found, Key, Ref, Resource
 CLUSTER = re.compile(r"[a-z]([-a-z0-9]{0,15}[a-z0-9])?")
 BUCKET = re.compile(r"(?!xn--|sthree-|amzn-s3-demo-)(?!.*(-s3alias|--ol-s3)$)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+REPOSITORY = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*")
 SSH_KEY = re.compile(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/=]+( .*)?")
 # docs/ports.md has what each is.
 NODE_FLOWS = ("tcp 10250", "tcp 179", "4")
+DATABASES = ("cloudnative-pg", "rds")
 METRICS = ("tcp 20241", "tcp 9100")
 
 
@@ -69,6 +71,31 @@ class Buckets(Part):
     upload_days: int
 
 
+class Keys(Part):
+    """Choices of aws_keys."""
+
+    vault: bool
+
+
+class Registry(Part):
+    """Choices of aws_registry."""
+
+    repositories: list[str]
+    keep: int
+
+
+class Database(Part):
+    """Choices of aws_database."""
+
+    choice: str
+    version: str
+    type: str
+    disk: int
+    multi_az: bool
+    backup_days: int
+    protected: bool
+
+
 class Design(Part):
     """Everything that is chosen for one cluster in one account."""
 
@@ -81,6 +108,9 @@ class Design(Part):
     machines: Machines
     balancers: Balancers
     buckets: Buckets
+    keys: Keys
+    registry: Registry
+    database: Database
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -92,7 +122,15 @@ class Design(Part):
     @property
     def resources(self) -> list[Resource]:
         """Return what is declared."""
-        return [*_network(self), *_groups(self), *_machines(self), *_balancers(self), *_buckets(self)]
+        return [
+            *_network(self),
+            *_groups(self),
+            *_machines(self),
+            *_balancers(self),
+            *_buckets(self),
+            *_repositories(self),
+            *_database(self),
+        ]
 
     @property
     def members(self) -> dict[str, list[str]]:
@@ -142,6 +180,53 @@ def judge(of: Design) -> list[str]:
     for name, value in (("noncurrent", of.buckets.noncurrent_days), ("upload", of.buckets.upload_days)):
         if value < 1:
             wrong.append(f"aws_buckets_{name}_days: {value}; allowed is 1 or more")
+    if of.keys.vault and not of.machines.vaults:
+        wrong.append(
+            "aws_keys_vault: true, and there is no machine that it opens; allowed is false, or "
+            "aws_machines_vaults 1 or 3"
+        )
+    return wrong + _wrong_registry(of) + _wrong_database(of)
+
+
+def _wrong_registry(of: Design) -> list[str]:
+    names = of.registry.repositories
+    wrong = [
+        f"aws_registry_repositories: {name!r} is not the name of a repository; allowed are up to 200 of a-z, "
+        "0-9, ., _, - and /"
+        for name in names
+        if not REPOSITORY.fullmatch(name) or len(name) > 200
+    ]
+    wrong += [
+        f"aws_registry_repositories: {name} is there twice"
+        for name in sorted({*names})
+        if names.count(name) > 1
+    ]
+    if of.registry.keep < 1:
+        wrong.append(f"aws_registry_keep: {of.registry.keep}; allowed is 1 or more")
+    return wrong
+
+
+def _wrong_database(of: Design) -> list[str]:
+    chosen, wrong = of.database, []
+    if chosen.choice not in DATABASES:
+        return [f"aws_database_choice: {chosen.choice!r}; allowed are {', '.join(DATABASES)}"]
+    if chosen.choice != "rds":
+        return []
+    if len(of.network.zones) < 2:
+        wrong.append("aws_network_zones: one; RDS wants two or more")
+    if not re.fullmatch(r"\d+", chosen.version):
+        wrong.append(
+            f"aws_database_version: {chosen.version!r} is not a major version of PostgreSQL; allowed is for "
+            'example "17"'
+        )
+    if not re.fullmatch(r"db\.[a-z0-9-]+\.[a-z0-9-]+", chosen.type):
+        wrong.append(f"aws_database_type: {chosen.type!r} is not a type; allowed is for example db.t3.medium")
+    for name, value, least, most in (
+        ("disk", chosen.disk, 20, 65536),
+        ("backup_days", chosen.backup_days, 1, 35),
+    ):
+        if not least <= value <= most:
+            wrong.append(f"aws_database_{name}: {value}; allowed are {least} to {most}")
     return wrong
 
 
@@ -346,6 +431,8 @@ def flows(of: Design) -> dict[str, list[str | Ref]]:
             for name in (*nodes, "vault", *(["bastion"] if of.machines.bastion else []))
         ]
         found["vault"] = [*login, *own, group("vault", "tcp 8201"), group("workers", "tcp 9100")]
+    if of.database.choice == "rds":
+        found["database"] = [group(name, "tcp 5432") for name in nodes]
     if set(net.endpoints) - {"s3"}:
         found["endpoints"] = [group(name, "tcp 443") for name in nodes]
     return found
@@ -358,6 +445,7 @@ PURPOSES = {
     "bastion": "Way in over SSH",
     "api": "Load balancer of the API server",
     "ingress": "Load balancer of the ingress",
+    "database": "Database",
     "endpoints": "Services of AWS inside the network",
 }
 
@@ -390,11 +478,39 @@ def _machines(of: Design) -> list[Resource]:
         Resource("role", "nodes", {"trust": TRUST, "policy": policy}),
         Resource("profile", "nodes", {"role": Ref("role", "nodes")}),
     ]
+    opens = of.keys.vault
+    if opens:
+        vault = Ref("key", "vault")
+        seal = {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Effect": "Allow",
+                    "Action": ["kms:Encrypt", "kms:Decrypt", "kms:DescribeKey"],
+                    "Resource": vault,
+                }
+            ],
+        }
+        found += [
+            Resource(
+                "key",
+                "vault",
+                {
+                    "description": f"Opens Vault of {of.cluster}",
+                    "state": "Enabled",
+                    "aliases": [f"alias/{of.cluster}-vault"],
+                    "rotated": True,
+                },
+            ),
+            Resource("role", "vault", {"trust": TRUST, "policy": seal}),
+            Resource("profile", "vault", {"role": Ref("role", "vault")}),
+        ]
     keys = "".join(f"  - {key.strip()}\n" for key in chosen.ssh_keys)
     data = f"#cloud-config\nssh_authorized_keys:\n{keys}"
     for group, names in of.members.items():
         node = group in ("control_plane", "workers")
         public = group == "bastion" or of.public
+        rights = "nodes" if node else "vault" if group == "vault" and opens else ""
         for index, name in enumerate(names):
             zone = zones[index % len(zones)]
             wanted = {
@@ -408,7 +524,7 @@ def _machines(of: Design) -> list[Resource]:
                 "metadata": "required",
                 "state": "running",
                 "image": chosen.image,
-                "profile": Ref("profile", "nodes") if node else "",
+                "profile": Ref("profile", rights) if rights else "",
                 "public": public,
                 "disk": chosen.disks[group],
                 "protected": chosen.protected,
@@ -494,6 +610,45 @@ def _buckets(of: Design) -> list[Resource]:
     return found
 
 
+def _repositories(of: Design) -> list[Resource]:
+    newest = {
+        "rulePriority": 1,
+        "description": "The newest",
+        "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": of.registry.keep},
+        "action": {"type": "expire"},
+    }
+    wanted = {"immutable": True, "scanned": True, "lifecycle": {"rules": [newest]}}
+    return [Resource("repository", name, dict(wanted)) for name in of.registry.repositories]
+
+
+def _database(of: Design) -> list[Resource]:
+    chosen = of.database
+    if chosen.choice != "rds":
+        return []
+    wanted = {
+        "major": chosen.version,
+        "type": chosen.type,
+        "disk": chosen.disk,
+        "multi_az": chosen.multi_az,
+        "backup_days": chosen.backup_days,
+        "protected": chosen.protected,
+        "encrypted": True,
+        "public": False,
+        "subnets": Ref("database-subnets", "main"),
+        "groups": [Ref("security-group", "database")],
+        "parameters": Ref("database-parameters", "main"),
+        "password_of_aws": True,
+        "state": "available",
+    }
+    subnets = [Ref("subnet", f"private-{zone[-1]}") for zone in of.network.zones]
+    settings = {"family": f"postgres{chosen.version}", "parameters": {"rds.force_ssl": "1"}}
+    return [
+        Resource("database-subnets", "main", {"subnets": subnets}),
+        Resource("database-parameters", "main", settings),
+        Resource("database", "main", wanted),
+    ]
+
+
 def outputs(of: Design, account: Account, known: dict[Key, Found]) -> dict[str, Any]:
     """Return what the platform needs of what was made; empty texts for what is not there yet."""
 
@@ -510,6 +665,13 @@ def outputs(of: Design, account: Account, known: dict[Key, Found]) -> dict[str, 
         "ingress": attribute("load-balancer", "ingress", "address"),
         "bastion": attribute("machine", "bastion", "public"),
         "buckets": {purpose: attribute("bucket", purpose, "id") for purpose in of.buckets.names},
+        "database": {
+            "host": attribute("database", "main", "address"),
+            "port": attribute("database", "main", "port"),
+            "secret": attribute("database", "main", "secret"),
+        },
+        "vault_key": attribute("key", "vault", "id"),
+        "repositories": {name: attribute("repository", name, "address") for name in of.registry.repositories},
         "addresses": {
             name: attribute("machine", name, "private")
             for group, names in of.members.items()

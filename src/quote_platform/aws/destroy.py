@@ -13,6 +13,8 @@ from quote_platform.aws.kinds.buckets import ARN
 from quote_platform.aws.reconcile import THREADS, list_all
 from quote_platform.aws.resource import Found, Key
 
+# What stays unless told otherwise.
+BACKUPS = {"bucket", "database-snapshot"}
 # What AWS goes on to show for some time after its end.
 LINGERS = {
     "instance": ("describe_instances", "terminated"),
@@ -23,7 +25,7 @@ LINGERS = {
 def doomed(account: Account, with_buckets: bool) -> dict[Key, Found]:
     """Return what would go."""
     known = list_all(account)
-    return {key: found for key, found in known.items() if with_buckets or key[0] != "bucket"}
+    return {key: found for key, found in known.items() if with_buckets or key[0] not in BACKUPS}
 
 
 def destroy(account: Account, going: dict[Key, Found]) -> None:
@@ -55,7 +57,7 @@ def left(account: Account, with_buckets: bool) -> list[str]:
         found[:] = [
             arn
             for arn in by_tags(account)
-            if (with_buckets or not arn.startswith(ARN)) and not _over(account, arn)
+            if (with_buckets or not (arn.startswith(ARN) or ":snapshot:" in arn)) and not _over(account, arn)
         ]
         return not found
 
@@ -69,6 +71,8 @@ def left(account: Account, with_buckets: bool) -> list[str]:
 def _over(account: Account, arn: str) -> bool:
     """Tell whether a thing is only a memory."""
     kind, _, name = arn.rpartition(":")[2].partition("/")
+    if kind in KINDS:
+        return KINDS[kind].over(account, arn)
     if kind not in LINGERS:
         return False
     ec2, (operation, end) = account.api("ec2"), LINGERS[kind]

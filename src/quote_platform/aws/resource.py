@@ -97,6 +97,10 @@ class Kind:
         """Delete it, and wait until it is gone."""
         raise NotImplementedError
 
+    def over(self, account: Account, arn: str) -> bool:
+        """Tell whether what AWS still shows with our tag is only a memory."""
+        return False
+
     def size(self, wanted: Values) -> int:
         """Return how many objects of AWS it is, as Terraform's provider counts them."""
         return 1

@@ -1,6 +1,6 @@
 """All kinds of things that are made on AWS, by name."""
 
-from quote_platform.aws.kinds import balancers, buckets, machines, network
+from quote_platform.aws.kinds import balancers, buckets, databases, keys, machines, network, registry
 from quote_platform.aws.resource import Kind
 
 KINDS: dict[str, Kind] = {
@@ -15,11 +15,17 @@ KINDS: dict[str, Kind] = {
         network.Endpoint(),
         network.SecurityGroup(),
         network.Rules(),
+        keys.Key(),
         machines.Role(),
         machines.Profile(),
         machines.Machine(),
         balancers.TargetGroup(),
         balancers.LoadBalancer(),
         buckets.Bucket(),
+        registry.Repository(),
+        databases.Subnets(),
+        databases.Parameters(),
+        databases.Database(),
+        databases.Snapshot(),
     )
 }

@@ -163,6 +163,7 @@ class Machine(Kind):
             "groups": [group["GroupId"] for group in card.get("Groups") or one.get("SecurityGroups") or []],
             "group": tag(one, GROUP),
             "checks_addresses": one.get("SourceDestCheck", True),
+            "profile": (one.get("IamInstanceProfile") or {}).get("Arn", "").rpartition("/")[2],
             "metadata": (one.get("MetadataOptions") or {}).get("HttpTokens", "optional"),
             "state": one["State"]["Name"],
         }
@@ -250,7 +251,7 @@ class Machine(Kind):
                 made = account.create("ec2", "run_instances", ClientToken=token, **given)["Instances"][0]
                 found = self._found(made)
                 found.name = name
-                found.state |= {key: wanted[key] for key in ("groups", "group", "metadata")}
+                found.state |= {key: wanted[key] for key in ("groups", "group", "metadata", "profile")}
                 return found
             except ClientError as error:
                 if code(error) in {"IdempotentInstanceTerminated", "IdempotentParameterMismatch"}:
@@ -269,6 +270,8 @@ class Machine(Kind):
             ec2.modify_instance_attribute(SourceDestCheck={"Value": wanted["checks_addresses"]}, **one)
         if "metadata" in fields:
             ec2.modify_instance_metadata_options(HttpTokens=wanted["metadata"], **one)
+        if "profile" in fields:
+            self._give(account, found, wanted["profile"])
         if "group" in fields:
             ec2.create_tags(Resources=[found.id], Tags=[{"Key": GROUP, "Value": wanted["group"]}])
         if "state" in fields and found.state["state"] != "pending":
@@ -277,6 +280,27 @@ class Machine(Kind):
                 lambda: self._poll(account, found)["State"]["Name"] != "stopping",
             )
             ec2.start_instances(InstanceIds=[found.id])
+
+    @staticmethod
+    def _give(account: Account, found: Found, profile: str) -> None:
+        """Give it a profile, or none."""
+        ec2 = account.api("ec2")
+        known = account.pages(
+            "ec2",
+            "describe_iam_instance_profile_associations",
+            "IamInstanceProfileAssociations",
+            Filters=[{"Name": "instance-id", "Values": [found.id]}],
+        )
+        there = [one["AssociationId"] for one in known if one["State"] in {"associating", "associated"}]
+        if not profile:
+            for one in there:
+                ec2.disassociate_iam_instance_profile(AssociationId=one)
+        elif there:
+            ec2.replace_iam_instance_profile_association(
+                AssociationId=there[0], IamInstanceProfile={"Name": profile}
+            )
+        else:
+            ec2.associate_iam_instance_profile(InstanceId=found.id, IamInstanceProfile={"Name": profile})
 
     def ready(self, account: Account, found: Found) -> None:
         """Wait until it runs, and has its addresses."""

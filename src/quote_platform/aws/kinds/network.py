@@ -35,6 +35,8 @@ def delete(account: Account, what: str, service: str, operation: str, **given: A
                 "ResourceInUse",
                 "InvalidIPAddress.InUse",
                 "DeleteConflict",
+                "InvalidDBSubnetGroupStateFault",
+                "InvalidDBParameterGroupState",
             }:
                 raise Refused(f"{what} cannot be deleted: {error}") from error
 
