@@ -25,6 +25,14 @@ def test_drift_is_put_right_and_secrets_stay_out_of_the_output(host: Host, inven
     assert host.file("/etc/molecule/word").mtime == before
 
 
+def test_other_ends_of_lines_are_drift(host: Host, inventory: Inventory) -> None:
+    assert host.file("/etc/molecule/ends").content == b"one\r\ntwo\n"
+    host.check_output(r"sed --in-place 's/$/\r/' /etc/molecule/word")
+    _, output = inventory.converge()
+    assert "item=/etc/molecule/word" in output
+    assert host.file("/etc/molecule/word").content == b"kept\n"
+
+
 def test_what_is_fetched_is_fetched_once(host: Host, inventory: Inventory) -> None:
     fetched = host.file("/etc/molecule/fetched")
     assert (fetched.content_string.splitlines()[0], fetched.mode) == (

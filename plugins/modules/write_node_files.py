@@ -87,6 +87,11 @@ class Module(AnsibleModule):  # type: ignore[misc]  # Ansible has no types
         self.log(f"Invoked with {' '.join(file['path'] for file in self.params['files'])}")
 
 
+def read(path: Path) -> str:
+    """Return what is in a file to the byte: neither a node's language nor ends of lines change it."""
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
 def state(path: Path) -> tuple[str | None, str]:
     """Return content and "mode owner:group" of a file; no content when it is missing."""
     try:
@@ -94,7 +99,7 @@ def state(path: Path) -> tuple[str | None, str]:
         if not stat.S_ISREG(found.st_mode):
             return None, "not a plain file"
         attributes = f"{stat.S_IMODE(found.st_mode):04o} {found.st_uid}:{found.st_gid}"
-        return path.read_text(errors="replace"), attributes
+        return read(path), attributes
     except FileNotFoundError:
         return None, "missing"
 
@@ -116,8 +121,8 @@ def write(path: Path, content: str, mode: str, gid: int) -> None:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", errors="surrogateescape") as file:
-            file.write(content)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode("utf-8", "surrogateescape"))
             os.fchmod(file.fileno(), int(mode, 8))
             os.fchown(file.fileno(), 0, gid)
         Path(name).replace(path)
@@ -148,14 +153,16 @@ def fetch(module: AnsibleModule, url: str) -> str:
         if status or not target.is_file():
             lines = [line.removeprefix("E: ").strip() for line in said.splitlines() if line.startswith("E: ")]
             raise OSError(f"{url}: {'; '.join(lines) or said.strip()[-300:]}")
-        return target.read_text(errors="surrogateescape")
+        return read(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def shown(file: dict[str, Any], content: str | None) -> str:
     """Return what a difference shows of a content."""
-    return "(not shown)\n" if content and file["secret"] else content or ""
+    if content and file["secret"]:
+        return "(not shown)\n"
+    return (content or "").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def main() -> None:
