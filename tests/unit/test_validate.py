@@ -963,7 +963,36 @@ def of_a_master(own: str, **probe: Any) -> dict[str, Any]:
     )
     facts = FACTS | {"ansible_default_ipv4": {"address": own}, "ansible_eth0": eth0}
     probe = PROBE | {"virtual_address": "10.0.0.10", "machine_id": own} | probe
-    return {"validate_facts": {"ansible_facts": facts}, "validate_probe": probe}
+    said = {"validate_facts": {"ansible_facts": facts}, "validate_probe": probe}
+    return said | {"group_names": ["control_plane"], "validate_answered": 1001.0}
+
+
+def without_a_default_route(**given: str) -> dict[str, Any]:
+    said = of_a_master("10.0.0.1")
+    said["validate_facts"]["ansible_facts"]["ansible_default_ipv4"] = {}
+    return said | given
+
+
+@pytest.mark.parametrize(
+    ("node", "wrong"),
+    [
+        (of_a_master("10.0.0.1"), ""),
+        (without_a_default_route(control_plane_node_ip="10.0.0.1"), ""),
+        (without_a_default_route(), "has no default route, by which its address in the cluster is found"),
+        (
+            without_a_default_route(worker_node_ip="10.0.0.1"),
+            "has no default route, by which its address in the cluster is found",
+        ),
+        (
+            of_a_master("10.0.0.1") | {"control_plane_node_ip": "10.0.0.9"},
+            "none of its interfaces has 10.0.0.9",
+        ),
+    ],
+)
+def test_a_node_has_the_address_by_which_it_is_known(node: dict[str, Any], wrong: str) -> None:
+    remedy = "set control_plane_node_ip to an address that it has, in the network of the nodes"
+    assert nodes.judge_all(["a"], {"a": node}, BOUNDS) == ([f"a: {wrong}; {remedy}"] if wrong else [])
+    assert nodes.judge_all(["a"], {"a": node}, BOUNDS | {"own": {"a": {}}}) == []
 
 
 @pytest.mark.parametrize(
@@ -995,11 +1024,8 @@ def of_a_master(own: str, **probe: Any) -> dict[str, Any]:
             ],
         ),
         (
-            {"a": of_a_master("10.0.0.10") | {"control_plane_node_ip": "10.0.0.9"}},
-            [
-                "a: none of its interfaces has 10.0.0.9; set control_plane_node_ip to an address that it has",
-                "a: api_endpoint_address 10.0.0.10 is its own; allowed is a free address",
-            ],
+            {"a": of_a_master("10.0.0.10")},
+            ["a: api_endpoint_address 10.0.0.10 is its own; allowed is a free address"],
         ),
         ({"a": of_a_master("10.0.1.1", virtual_address="")}, []),
         ({"a": {"validate_facts": {"unreachable": True}}, "b": {}}, []),

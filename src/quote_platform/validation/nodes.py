@@ -98,6 +98,27 @@ def network_of(known: Variables, address: str) -> ipaddress.IPv4Network | None:
     return None
 
 
+def own_address(known: Variables, given: Variables) -> tuple[str, str]:
+    """Return the address of a node in its cluster, empty if nothing says it, and the variable for it."""
+    name = f"{'control_plane' if 'control_plane' in given.get('group_names', []) else 'worker'}_node_ip"
+    default = (known.get("ansible_default_ipv4") or {}).get("address")
+    return str(given.get(name) or default or "").split(",", maxsplit=1)[0], name
+
+
+def addressed(host: str, known: Variables, given: Variables) -> list[str]:
+    """Return what is wrong with the address by which a cluster is to know a node."""
+    if "ansible_default_ipv4" not in known:
+        return []
+    own, name = own_address(known, given)
+    if not own:
+        reason = "has no default route, by which its address in the cluster is found"
+    elif network_of(known, own) is None:
+        reason = f"none of its interfaces has {own}"
+    else:
+        return []
+    return [f"{host}: {reason}; set {name} to an address that it has, in the network of the nodes"]
+
+
 def ends(network: ipaddress.IPv4Network) -> set[str]:
     """Return the addresses of a network that no machine has."""
     return {str(network.network_address), str(network.broadcast_address)}
@@ -112,15 +133,9 @@ def virtual_address(hosts: list[str], hostvars: Any) -> list[str]:
         address = probe.get("virtual_address")
         if not address or "ansible_default_ipv4" not in known:
             continue
-        chosen = hostvars[host].get("control_plane_node_ip") or known["ansible_default_ipv4"].get("address")
-        own = str(chosen).split(",", maxsplit=1)[0]
+        own, _ = own_address(known, hostvars[host])
         network, held = network_of(known, own), network_of(known, address)
-        if network is None:
-            wrong.append(
-                f"{host}: none of its interfaces has {own}; set control_plane_node_ip to an address that it "
-                "has"
-            )
-        elif address in ends(network) or ipaddress.ip_address(address) not in network:
+        if network and (address in ends(network) or ipaddress.ip_address(address) not in network):
             wrong.append(
                 f"{host}: api_endpoint_address {address} lies outside of its network {network}; allowed is a "
                 "free address of a network that all control planes share"
@@ -156,4 +171,6 @@ def judge_all(hosts: list[str], hostvars: Any, bounds: Variables) -> list[str]:
             probe = probe | {"answered": float(hostvars[host].get("validate_answered") or 0)}
         wrong += judge(host, facts, probe, bounds | bounds.get("own", {}).get(host, {}))
         wrong += changed(host, probe, hostvars[host])
+        if host not in bounds.get("own", {}):
+            wrong += addressed(host, facts.get("ansible_facts") or {}, hostvars[host])
     return wrong + twins(probes)
