@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from receptor import Mesh
 from test_jobs import HEAD, LONG, Jobs, inventory, project
@@ -66,7 +67,7 @@ def refused(*arguments: str) -> str:
     """Return what a command says that refuses its input."""
     found = CliRunner().invoke(app, ["fleet", *arguments])
     assert found.exit_code == 2, found.output
-    return found.stderr
+    return click.unstyle(found.stderr)  # PY_COLORS, whatever its value, makes it bold
 
 
 GOOD = "inventory: inventories/production"
