@@ -2,13 +2,9 @@
 
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -20,10 +16,9 @@ from quote_platform.fleet.definition import Fleet, Receptor
 from quote_platform.fleet.local import Local, Status, status
 from quote_platform.fleet.run import Driver, Entry, News, Place, Request, Run, Runs, default
 from quote_platform.jobs import process
+from quote_platform.jobs.command import Json, Signalled, checkout, raise_signals, sentences
 from quote_platform.jobs.definition import WrongInput, parse_extra
 from quote_platform.jobs.record import Store
-
-WRONG = 2  # status of wrong input
 
 app = typer.Typer(no_args_is_help=True)
 console = Console(soft_wrap=True, highlight=False)
@@ -34,29 +29,11 @@ File = Annotated[
 On = Annotated[
     list[str] | None, typer.Option("--on", help="A group, a cluster, or all; repeatable.", metavar="GROUP")
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
-
-
-class _Signalled(Exception):
-    """The command was told to end."""
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """Turn wrong input into sentences on standard error and a status."""
-    try:
-        yield
-    except WrongInput as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(WRONG) from error
 
 
 def _load(file: Path | None) -> tuple[Path, Fleet]:
     """Return the checkout and its fleet."""
-    try:
-        project = paths.repository()
-    except FileNotFoundError as error:
-        raise WrongInput(str(error)) from error
+    project = checkout()
     return project, definition.load(project, file or default())
 
 
@@ -95,16 +72,6 @@ def _judge(project: Path, entries: list[Entry], request: Request) -> None:
 
 def _drive(project: Path, runs: Runs, run: Run, mesh: Receptor | None, as_json: bool) -> None:
     """Work on a run, show it, and end with its status."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(one, signal.SIG_IGN)
-        if number == signal.SIGHUP:  # the terminal is gone, and writing to it an error
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
-        raise _Signalled
-
     mine = version.of(project) if mesh else None
 
     def place(entry: Entry) -> Place:
@@ -116,13 +83,12 @@ def _drive(project: Path, runs: Runs, run: Run, mesh: Receptor | None, as_json: 
 
     shown = Console(stderr=True, quiet=True) if as_json else console
     view.say(shown, f"run {run.id}: {run.request.job} on {len(run.entries)} clusters")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    raise_signals()
     with view.Progress(shown, run) as progress:
         driver = Driver(run, runs.save, place, progress.show)
         try:
             driver.drive()
-        except _Signalled:
+        except Signalled:
             driver.cancel()
     if as_json:
         typer.echo(_as_json(run))
@@ -155,7 +121,7 @@ def run(  # noqa: PLR0917 (options, not positions)
     as_json: Json = False,
 ) -> None:
     """Run a job on many clusters, canaries first; its jobs are cancelled with this command."""
-    with _sentences():
+    with sentences():
         project, fleet = _load(file)
         given = [
             f"@{Path(one[1:]).expanduser().resolve()}" if one.startswith("@") else one for one in extra or []
@@ -176,7 +142,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was killed or has stopped: find what its jobs came to, start those that wait."""
-    with _sentences():
+    with sentences():
         runs = Runs()
         found = runs.find(asked)
         if found.driven:
@@ -193,17 +159,13 @@ def resume(
             found.stop_after = found.bad + found.stop_after
         found.driver, found.ended = process.identity(os.getpid()), None
         runs.save(found)
-        try:
-            project = paths.repository()
-        except FileNotFoundError as error:
-            raise WrongInput(str(error)) from error
-        _drive(project, runs, found, found.receptor, as_json)
+        _drive(checkout(), runs, found, found.receptor, as_json)
 
 
 @app.command("status")
 def status_(on: On = None, file: File = None, as_json: Json = False) -> None:
     """Show for each cluster the version of its checkout, and the last job of each name."""
-    with _sentences():
+    with sentences():
         project, fleet = _load(file)
         entries = _entries(fleet, on or [definition.ALL], 1)
     store, here, now = Store(), version.of(project), time.time()

@@ -1,26 +1,19 @@
 """Commands of `quote-platform job`."""
 
 import json
-import os
 import shutil
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from quote_platform import paths
 from quote_platform.jobs import definition, launch, schedule, view
+from quote_platform.jobs.command import Json, Signalled, checkout, raise_signals, sentences
 from quote_platform.jobs.definition import Plan, WrongInput
 from quote_platform.jobs.record import STATUS, Record, Store
-
-WRONG = 2  # status of wrong input
 
 app = typer.Typer(no_args_is_help=True)
 timers = typer.Typer(no_args_is_help=True)
@@ -40,37 +33,12 @@ Limit = Annotated[str, typer.Option("--timeout", help="Stop it after this time, 
 Password = Annotated[
     Path | None, typer.Option("--vault-password-file", help="Opens what ansible-vault has encrypted.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 Id = Annotated[
     str, typer.Argument(metavar="JOB", help="As `list` names it, the beginning of that, or latest.")
 ]
 Folder = Annotated[
     Path | None, typer.Option("--unit-directory", help="Where units lie, if not where systemd looks.")
 ]
-
-
-class _Signalled(Exception):
-    """The command was told to end."""
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """Turn what cannot be into a sentence on standard error and a status."""
-    try:
-        yield
-    except WrongInput as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(WRONG) from error
-    except (launch.NoSpace, launch.NotStarted) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(STATUS["failed"]) from error
-
-
-def _project() -> Path:
-    try:
-        return paths.repository()
-    except FileNotFoundError as error:
-        raise WrongInput(str(error)) from error
 
 
 def _inventory(given: Path | None) -> Path:
@@ -90,26 +58,15 @@ def _as_json(record: Record, store: Store | None = None) -> str:
 
 def _wait(store: Store, record: Record, supervisor: Any, as_json: bool) -> None:
     """Wait for a job that is tied to this process, show it, and end with its status."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(one, signal.SIG_IGN)
-        if number == signal.SIGHUP:  # the terminal is gone, and writing to it an error
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
-        raise _Signalled
-
     shown = Console(stderr=True, quiet=True) if as_json else console
     shown.print(f"job {record.id}: {record.plan.name} on {record.plan.shown}", markup=False)
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, stop)
+        raise_signals()
         record = launch.begun(store, record, supervisor)
         record = view.follow(
             shown, store.folder(record.id), record, lambda: _looked(store, record, supervisor)
         )
-    except _Signalled:
+    except Signalled:
         shown.print(f"stopping job {record.id} …")
         record = launch.cancel(store, record)
     _finish(record, as_json, told_already=True)
@@ -156,8 +113,8 @@ def _ask(  # noqa: PLR0917
     background: bool,
     as_json: bool,
 ) -> None:
-    with _sentences():
-        project = _project()
+    with sentences():
+        project = checkout()
         plan, variables = definition.plan(
             asked, project, _inventory(inventory), extra or [], check, timeout, password
         )
@@ -209,7 +166,7 @@ def list_(inventory: Inventory = None, as_json: Json = False) -> None:
 @app.command()
 def show(job: Id, as_json: Json = False) -> None:
     """Show one job: what it did, and how it ended."""
-    with _sentences():
+    with sentences():
         store = Store()
         record = store.find(job)
     if as_json:
@@ -233,7 +190,7 @@ def logs(
     as_json: Annotated[bool, typer.Option("--json", help="Events, one a line, for programs.")] = False,
 ) -> None:
     """Print what Ansible printed."""
-    with _sentences():
+    with sentences():
         store = Store()
         record = store.find(job)
         tail = view.Tail(store.folder(record.id) / ("events.jsonl" if as_json else "output.log"))
@@ -253,7 +210,7 @@ def logs(
 @app.command()
 def cancel(job: Id, as_json: Json = False) -> None:
     """Stop a job, and wait until nothing of it is left."""
-    with _sentences():
+    with sentences():
         store = Store()
         record = store.find(job)
         if record.over:
@@ -272,7 +229,7 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Run a job once more, as it was: same playbook, inventory and variables."""
-    with _sentences():
+    with sentences():
         store = Store()
         before = store.find(job)
         if not before.over:
@@ -298,7 +255,7 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Remove records of jobs that have ended."""
-    with _sentences():
+    with sentences():
         try:
             seconds = definition.duration(older_than) if older_than else None
         except ValueError as error:
@@ -315,8 +272,8 @@ def apply_timers(inventory: Inventory = None, folder: Folder = None, as_json: Js
     """Have exactly the timers that jobs.yml names for an inventory."""
     from quote_platform.jobs import metrics  # noqa: PLC0415 (the client of Kubernetes takes long to import)
 
-    with _sentences():
-        project, where = _project(), _inventory(inventory)
+    with sentences():
+        project, where = checkout(), _inventory(inventory)
         if not where.exists():
             raise WrongInput(f"-i {where}: no such inventory")
         jobs = definition.load(project, where)
@@ -332,7 +289,7 @@ def apply_timers(inventory: Inventory = None, folder: Folder = None, as_json: Js
 @timers.command("remove")
 def remove_timers(inventory: Inventory = None, folder: Folder = None, as_json: Json = False) -> None:
     """Remove the timers of an inventory; a job that runs goes on."""
-    with _sentences():
+    with sentences():
         units = folder or schedule.units_folder()
         changes = schedule.remove(_inventory(inventory).resolve(), units)
     _changes(changes, units, as_json)
