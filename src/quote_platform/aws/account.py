@@ -203,6 +203,16 @@ class Account:
                 raise Doubtful(str(error)) from error
             raise
 
+    def create_or_refuse(self, what: str, service: str, operation: str, **given: Any) -> Answer:
+        """Make something whose name can be there once, or refuse with AWS' reason."""
+        try:
+            return self.create_named(service, operation, **given)
+        except ClientError as error:
+            raise Refused(f"{what} cannot be made: {error}") from error
+        except Doubtful:
+            self.forget()
+            raise
+
     def sleep(self, seconds: float) -> None:
         """Wait a little less or more than that, so that threads part."""
         time.sleep(seconds * random.uniform(0.7, 1.3))  # noqa: S311 (it keeps no secret)

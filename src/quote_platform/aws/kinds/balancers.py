@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from quote_platform.aws.account import CLUSTER, NAME, Account, Answer, Doubtful, Refused
+from quote_platform.aws.account import CLUSTER, NAME, Account, Answer, Refused
 from quote_platform.aws.kinds.network import delete
 from quote_platform.aws.resource import Found, Kind, Values
 
@@ -43,13 +41,7 @@ def _ours(account: Account, listed: list[Answer], arn: str, name: str) -> list[t
 
 def _create(account: Account, operation: str, name: str, **given: Any) -> Answer:
     full = f"{account.cluster}-{name}"
-    try:
-        return account.create_named("elbv2", operation, Name=full, Tags=account.tags(name), **given)
-    except ClientError as error:
-        raise Refused(f"{full} cannot be made: {error}") from error
-    except Doubtful:
-        account.forget()
-        raise
+    return account.create_or_refuse(full, "elbv2", operation, Name=full, Tags=account.tags(name), **given)
 
 
 class TargetGroup(Kind):

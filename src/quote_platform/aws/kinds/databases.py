@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from botocore.exceptions import ClientError
 
-from quote_platform.aws.account import CLUSTER, NAME, Account, Answer, Doubtful, Refused, code
+from quote_platform.aws.account import CLUSTER, NAME, Account, Answer, Refused, code
 from quote_platform.aws.kinds.balancers import by_tags
 from quote_platform.aws.kinds.network import delete, gone
 from quote_platform.aws.resource import Found, Kind, Resource, Values
@@ -54,16 +54,6 @@ def _strangers(account: Account, missing: list[Resource], operation: str, key: s
     return wrong
 
 
-def _create(account: Account, operation: str, what: str, **given: object) -> Answer:
-    try:
-        return account.create_named("rds", operation, **given)
-    except ClientError as error:
-        raise Refused(f"{what} cannot be made: {error}") from error
-    except Doubtful:
-        account.forget()
-        raise
-
-
 class Subnets(Kind):
     """In which subnets a database stands."""
 
@@ -91,10 +81,10 @@ class Subnets(Kind):
     def create(self, account: Account, name: str, wanted: Values) -> Found:
         """Make it."""
         full = f"{account.cluster}-{name}"
-        _create(
-            account,
-            "create_db_subnet_group",
+        account.create_or_refuse(
             f"database-subnets {full}",
+            "rds",
+            "create_db_subnet_group",
             DBSubnetGroupName=full,
             DBSubnetGroupDescription=f"Database of {account.cluster}",
             SubnetIds=wanted["subnets"],
@@ -147,10 +137,10 @@ class Parameters(Kind):
     def create(self, account: Account, name: str, wanted: Values) -> Found:
         """Make it; it sets nothing."""
         full = f"{account.cluster}-{name}"
-        _create(
-            account,
-            "create_db_parameter_group",
+        account.create_or_refuse(
             f"database-parameters {full}",
+            "rds",
+            "create_db_parameter_group",
             DBParameterGroupName=full,
             DBParameterGroupFamily=wanted["family"],
             Description=f"Database of {account.cluster}",
@@ -247,10 +237,10 @@ class Database(Kind):
     def create(self, account: Account, name: str, wanted: Values) -> Found:
         """Make it; AWS says its address later."""
         full = f"{account.cluster}-{name}"
-        made = _create(
-            account,
-            "create_db_instance",
+        made = account.create_or_refuse(
             f"database {full}",
+            "rds",
+            "create_db_instance",
             DBInstanceIdentifier=full,
             Engine="postgres",
             EngineVersion=wanted["major"],
