@@ -14,8 +14,9 @@ const BROKEN = new Set(['57P01', '57P02', '57014', 'ECONNRESET', 'EPIPE', 'ETIME
   'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN']);
 const BROKEN_MESSAGE = /connection terminated|timeout exceeded|query read timeout|connection timeout|not queryable|connection ended/i;
 
-const refused = (error) => REFUSED.has(error.code);
-const broken = (error) => BROKEN.has(error.code) || /^08/.test(error.code ?? '') || BROKEN_MESSAGE.test(error.message);
+// Whether it is the connection or the server, and not the statement; then another attempt may succeed.
+const away = (error) =>
+  REFUSED.has(error.code) || BROKEN.has(error.code) || /^08/.test(error.code ?? '') || BROKEN_MESSAGE.test(error.message);
 
 /** The database could not be asked, or did not confirm; never carries a detail that a client should not see. */
 export class Unavailable extends Error {
@@ -81,7 +82,7 @@ export class Database {
   }
 
   /** Do something on a connection of a pool. With an error that is `spoiled` it is closed, not reused. */
-  async #attempt(pool, work, spoiled = (error) => refused(error) || broken(error)) {
+  async #attempt(pool, work, spoiled = away) {
     const client = await pool.connect();
     let failure;
     try {
@@ -104,7 +105,7 @@ export class Database {
         try {
           return await this.#attempt(pool, (client) => client.query(text, values));
         } catch (error) {
-          if (!refused(error) && !broken(error)) throw error;
+          if (!away(error)) throw error;
           if (pool === this.#primary) this.#primaryAway = Date.now() + AWAY_MS;
           last = error;
         }
