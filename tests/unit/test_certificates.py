@@ -66,7 +66,7 @@ def test_who_is_not_signed_by_the_authority_is_refused(tmp_path: Path) -> None:
 def test_what_ends_soon_is_named(tmp_path: Path) -> None:
     (tmp_path / "soon").mkdir()
     with server(tmp_path, 40) as (port, _), server(tmp_path / "soon", 20) as (soon, _):
-        assert "2, the first to end is 127.0.0.1" in certificates.certificates(target(tmp_path, port))
+        assert "2, the first to end is 127.0.0.1" in certificates.certificates(target(tmp_path, port)).detail
         with pytest.raises(Failed, match=rf"^127.0.0.1:{soon} ends on \d{{4}}-\d\d-\d\d$") as told:
             certificates.certificates(target(tmp_path, port, soon))
         renew = "ansible-playbook -i INVENTORY playbooks/renew-certificates.yml -e renew=nodes"
@@ -75,7 +75,8 @@ def test_what_ends_soon_is_named(tmp_path: Path) -> None:
 
 def test_who_cannot_be_asked_is_said(tmp_path: Path) -> None:
     with server(tmp_path, 40) as (port, _):
-        assert "not to be seen from here: 127.0.0.1:1" in certificates.certificates(target(tmp_path, port, 1))
+        seen = certificates.certificates(target(tmp_path, port, 1))
+        assert "not to be seen from here: 127.0.0.1:1" in seen.detail
 
 
 def authority(folder: Path, name: str, **given: Any) -> dict[str, Any]:

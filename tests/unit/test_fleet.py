@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from test_jobs import HEAD, LONG, Jobs, inventory, project
 from typer.testing import CliRunner
 
 from quote_platform.cli import app
-from quote_platform.fleet import version
+from quote_platform.fleet import version, view
 from quote_platform.fleet.definition import Cluster, Fleet, Receptor
+from quote_platform.fleet.local import Status
 from quote_platform.fleet.mesh import Remote, Unheard, one_answer
 from quote_platform.fleet.run import Driver, Entry, News, Place, Request, Run
 from quote_platform.fleet.serve import Ask, serve
 from quote_platform.jobs import process
 from quote_platform.jobs.record import Store
+from quote_platform.verify.report import Check, Report
+from quote_platform.verify.report import Status as Outcome
 
 __all__ = ["project"]  # a fixture
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +45,18 @@ PLAY = (
       ansible.builtin.assert:
         that: lookup('ansible.builtin.file', signs ~ '/' ~ cluster_name) != 'bad'
         fail_msg: as was asked for
+"""
+)
+
+# Leaves a report, as the platform's own does.
+VERIFY = (
+    HEAD
+    + """
+    - name: Leave a report
+      ansible.builtin.copy:
+        src: "SIGNS/{{ cluster_name }}.json"
+        dest: "{{ lookup('ansible.builtin.env', 'QUOTE_PLATFORM_REPORT') }}"
+        mode: "0600"
 """
 )
 
@@ -377,6 +393,40 @@ def test_a_run_that_is_killed_is_found_again_and_goes_on(fleets: Fleets) -> None
         "cdg": "failed",
     }
     assert status["ams"]["version"] == str(version.of(fleets.project))
+
+
+def test_the_status_has_what_the_last_verify_saw(fleets: Fleets) -> None:
+    moment = datetime(2026, 11, 1, 3, tzinfo=UTC)
+    ends: dict[str, Outcome] = {"ams": "passed", "ber": "failed"}
+    for name, end in ends.items():
+        said = Report(cluster=name)
+        said.checks += [
+            Check(name="base backup", status="passed", moment=moment + timedelta(days=1)),
+            Check(name="dump", status=end, moment=moment),
+            Check(name="etcd snapshot", status="not run"),
+            Check(name="certificates", status=end, moment=moment),
+            Check(name="nodes", status="passed"),
+        ]
+        said.write(fleets.signs / f"{name}.json")
+    (fleets.project / "playbooks" / "verify.yml").write_text(VERIFY.replace("SIGNS", str(fleets.signs)))
+    run = fleets.fleet("run", "verify", "--on", "eu", "--at-once", "2")
+    said_by_run, error = run.communicate(timeout=LONG)
+    assert run.returncode == 0, said_by_run + error
+
+    status = {one["cluster"]: one for one in fleets.ask_fleet("status")}
+    assert status["cdg"]["checks"] == {}
+    assert status["ber"]["checks"] == {
+        "base backup": {"status": "passed", "moment": "2026-11-02T03:00:00Z"},
+        "dump": {"status": "failed", "moment": "2026-11-01T03:00:00Z"},
+        "etcd snapshot": {"status": "not run", "moment": None},
+        "certificates": {"status": "failed", "moment": "2026-11-01T03:00:00Z"},
+    }
+    known = {name: Status.model_validate(one).checks for name, one in status.items()}
+    assert {name: (str(view.backups(one)), str(view.certificates(one))) for name, one in known.items()} == {
+        "ams": (f"{(datetime.now(UTC) - moment).days} d ago", "until 2026-11-01"),
+        "ber": ("dump failed", "until 2026-11-01"),
+        "cdg": ("", ""),
+    }
 
 
 # --- over the mesh -------------------------------------------------------------------------------------

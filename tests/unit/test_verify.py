@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from quote_platform import components
 from quote_platform.verify import backups, checks, cli, logs, metrics
-from quote_platform.verify.report import Check, Report
+from quote_platform.verify.report import BACKUPS, CERTIFICATES, Check, Report
 from quote_platform.verify.target import Failed, NotRun, Target, wait
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -355,7 +355,7 @@ def served(monkeypatch: pytest.MonkeyPatch, target: FakeTarget, answer: Any) -> 
 def test_a_burst_is_limited(target: FakeTarget, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     answers = iter([200] * 50)
     served(monkeypatch, target, lambda _: httpx.Response(next(answers, code)))
-    assert checks.rate_limit(target).startswith(f"{code} after ")
+    assert str(checks.rate_limit(target)).startswith(f"{code} after ")
 
 
 def test_a_burst_that_nothing_limits_fails(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,13 +467,17 @@ def test_the_archive_is_looked_at_and_nothing_is_written(
     ],
     ids=["young", "daily, in six fields", "one missed", "daily missed", "a new cluster", "never one"],
 )
-@pytest.mark.usefixtures("target")
-def test_the_age_of_a_backup(newest: datetime | None, since: datetime, schedule: str, result: str) -> None:
-    if result == "the newest is of":
-        assert backups.judge(newest, schedule, since, "").startswith(result)
-    else:
-        with pytest.raises(NotRun if "first" in result else Failed, match=result):
-            backups.judge(newest, schedule, since, "")
+def test_the_age_of_a_backup(
+    target: Target, newest: datetime | None, since: datetime, schedule: str, result: str
+) -> None:
+    check = cli.run_check("base backup", lambda _: backups.judge(newest, schedule, since, ""), target)
+    assert result in check.detail
+    wanted = "not run" if "first" in result else "passed" if result == "the newest is of" else "failed"
+    assert (check.status, check.moment) == (wanted, newest)
+
+
+def test_others_ask_for_checks_that_there_are() -> None:
+    assert {*BACKUPS, CERTIFICATES} <= {name for lane in checks.LANES for name, _ in lane}
 
 
 def custom_objects(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
@@ -495,7 +499,7 @@ def test_the_base_backup_is_that_of_the_archive_in_use(
         },
     }
     custom_objects(monkeypatch, found)
-    assert f"the newest is of {NOW - HOUR:%Y-%m-%d %H:%M}" in backups.base_backup(target)
+    assert f"the newest is of {NOW - HOUR:%Y-%m-%d %H:%M}" in backups.base_backup(target).detail
     found["clusters"]["spec"]["plugins"][0]["parameters"]["serverName"] = "postgres"
     with pytest.raises(Failed, match="one was due"):
         backups.base_backup(target)
@@ -534,7 +538,7 @@ def test_a_backup_of_namespaces_counts_when_it_is_whole(
         list_namespaced_custom_object=lambda *_: {"items": stored},
     )
     monkeypatch.setattr(client, "CustomObjectsApi", lambda _: api)
-    assert f"the newest is of {NOW - 2 * HOUR:%Y-%m-%d %H:%M}" in backups.namespaces(target)
+    assert f"the newest is of {NOW - 2 * HOUR:%Y-%m-%d %H:%M}" in backups.namespaces(target).detail
     del stored[1]
     with pytest.raises(Failed, match="one was due"):
         backups.namespaces(target)
@@ -577,7 +581,7 @@ def row(age: timedelta, whole: bool = True) -> dict[str, Any]:
 
 def test_a_dump_counts_when_it_is_whole(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = FakeJobs(target, monkeypatch, json.dumps([row(HOUR, whole=False), row(2 * HOUR)]), "Succeeded")
-    assert f"the newest is of {NOW - 2 * HOUR:%Y-%m-%d %H:%M}" in backups.dump(target)
+    assert f"the newest is of {NOW - 2 * HOUR:%Y-%m-%d %H:%M}" in backups.dump(target).detail
     assert jobs.pods[0].spec.containers[0].args == ["list", "postgres-dumps", "--json"]
     assert jobs.pods[0].spec.init_containers is None
     assert jobs.pods[0].metadata.labels == {"app": "postgres-dump", "quote-platform.verify": "true"}

@@ -191,8 +191,8 @@ def _status(entry: Entry, known: Status) -> dict[str, Any]:
         "groups": entry.of.groups,
         "node": entry.of.node,
         "inventory": entry.of.inventory,
-        "verify": known.jobs["verify"].model_dump() if "verify" in known.jobs else None,
-        **known.model_dump(),
+        "verify": known.jobs["verify"].model_dump(mode="json") if "verify" in known.jobs else None,
+        **known.model_dump(mode="json"),
     }
 
 

@@ -1,14 +1,16 @@
 """Jobs of clusters that are reached from this machine: the controller, or an execution node for itself."""
 
 import subprocess
+from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from quote_platform.fleet.run import News, Request, failed
 from quote_platform.jobs import definition, launch
 from quote_platform.jobs.definition import Plan, WrongInput
 from quote_platform.jobs.record import Record, Store
+from quote_platform.verify.report import BACKUPS, CERTIFICATES, Report
 
 
 class Local:
@@ -70,6 +72,15 @@ class Last(BaseModel):
     message: str
 
 
+class Judged(BaseModel):
+    """What the last verify said of something that has an age or an end."""
+
+    # passed, failed, or not run
+    status: str
+    # When the newest backup was made, or the first certificate ends.
+    moment: datetime | None
+
+
 class Status(BaseModel):
     """What is known of a cluster where its jobs run."""
 
@@ -79,6 +90,8 @@ class Status(BaseModel):
     same: bool = True
     # By the name of the job.
     jobs: dict[str, Last] = {}
+    # By the name of the check: those of BACKUPS and CERTIFICATES, as far as the last verify came to them.
+    checks: dict[str, Judged] = {}
     # Why it is not known.
     message: str = ""
 
@@ -98,4 +111,19 @@ def status(store: Store, project: Path, inventory: str, version: str, now: float
             age=max(0.0, round(now - since.timestamp())),
             message=record.message,
         )
+    if "verify" in found.jobs:
+        found.checks = _judged(store.report(found.jobs["verify"].job))
     return found
+
+
+def _judged(file: Path) -> dict[str, Judged]:
+    """Return what a report says of backups and certificates; nothing if there is none."""
+    try:
+        report = Report.model_validate_json(file.read_text())
+    except (OSError, ValidationError):
+        return {}
+    return {
+        check.name: Judged(status=check.status, moment=check.moment)
+        for check in report.checks
+        if check.name in {*BACKUPS, CERTIFICATES}
+    }

@@ -6,14 +6,18 @@ from rich.table import Table
 from rich.text import Text
 
 from quote_platform.fleet.definition import LOCAL
-from quote_platform.fleet.local import Last, Status
+from quote_platform.fleet.local import Judged, Last, Status
 from quote_platform.fleet.run import Entry, Run, State
+from quote_platform.jobs.record import now
 from quote_platform.jobs.view import STYLE as OF_JOBS
 from quote_platform.jobs.view import table, took
+from quote_platform.verify.report import BACKUPS, CERTIFICATES
 
 STYLE: dict[str, str] = {"waiting": "dim", "not started": "yellow", "lost": "bold red"} | {
     str(state): style for state, style in OF_JOBS.items()
 }
+# Jobs that have columns of their own.
+COLUMNS = ("verify", "drift")
 # Where these differ, a line is worth printing.
 Shown = tuple[State, str]
 
@@ -102,21 +106,41 @@ def following(run: Run) -> list[str]:
 
 def statuses(found: list[tuple[Entry, Status]]) -> Table:
     """Return what is known of each cluster."""
-    made = table("cluster", "node", "version", "verify", "last jobs")
+    made = table("cluster", "node", "version", "verify", "drift", "backups", "certificates", "other jobs")
     for entry, status in found:
         jobs = Text(status.message, style="bold red")
-        for index, (name, last) in enumerate(sorted(status.jobs.items())):
+        others = sorted(status.jobs.keys() - set(COLUMNS))
+        for index, name in enumerate(others):
             jobs.append(f"{', ' if index else ''}{name} ")
-            jobs.append_text(_last(last))
-        verify = status.jobs.get("verify")
+            jobs.append_text(_last(status.jobs[name]))
+        never = Text("never" if not status.message else "")
         made.add_row(
             Text(entry.cluster),
             Text(entry.of.node),
             Text(status.version, style="" if status.same else "bold red"),
-            _last(verify) if verify else Text("never" if not status.message else ""),
+            *(_last(status.jobs[name]) if name in status.jobs else never for name in COLUMNS),
+            backups(status.checks),
+            certificates(status.checks),
             jobs,
         )
     return made
+
+
+def backups(checks: dict[str, Judged]) -> Text:
+    """Return which kinds of backup are missing, else the age of the oldest of the newest ones."""
+    found = {name: one for name, one in checks.items() if name in BACKUPS}
+    if missing := [name for name, one in found.items() if one.status == "failed"]:
+        return Text(f"{', '.join(missing)} failed", style="bold red")
+    moments = [one.moment for one in found.values() if one.moment]
+    return Text(f"{ago((now() - min(moments)).total_seconds())} ago" if moments else "")
+
+
+def certificates(checks: dict[str, Judged]) -> Text:
+    """Return when the first certificate ends."""
+    found = checks.get(CERTIFICATES)
+    if not found or not found.moment:
+        return Text("")
+    return Text(f"until {found.moment:%Y-%m-%d}", style="bold red" if found.status == "failed" else "")
 
 
 def _last(last: Last) -> Text:

@@ -9,7 +9,7 @@ from pathlib import Path
 from quote_platform import paths
 from quote_platform.jobs import process
 from quote_platform.jobs.definition import Plan
-from quote_platform.jobs.record import Record
+from quote_platform.jobs.record import Record, Store
 
 # A file system in memory: what tasks return, and may be secret, is on no disk, and a full disk ends no job.
 MEMORY = Path("/dev/shm")  # noqa: S108
@@ -47,6 +47,8 @@ def of(record: Record) -> dict[str, str]:
     programs = str(Path(sys.executable).parent)
     return {
         process.MARK: record.id,
+        # Jobs of several clusters share the folder in which they work.
+        "QUOTE_PLATFORM_REPORT": str(Store().report(record.id)),
         **project(record.plan),
         **(ara(record) if record.plan.ara else {}),
         "PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}",

@@ -131,6 +131,10 @@ class Store:
         """Return the folder of a job."""
         return self.root / job
 
+    def report(self, job: str) -> Path:
+        """Return where a job that verifies leaves its report for programs."""
+        return self.folder(job) / "report.json"
+
     def create(self, plan: Plan, variables: dict[str, Any], retry_of: str = "", origin: str = "") -> Record:
         """Write down a job that is about to start."""
         self.prepare()

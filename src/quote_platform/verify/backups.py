@@ -8,7 +8,7 @@ from cronsim import CronSim
 from kubernetes import client
 from kubernetes.client import ApiException
 
-from quote_platform.verify.target import Failed, NotRun, Target
+from quote_platform.verify.target import Failed, NotRun, Seen, Target
 
 SLACK = timedelta(hours=1)  # what a backup may take, and a busy cluster be late
 REPAIR = "ansible-playbook -i INVENTORY playbooks/platform.yml"
@@ -19,19 +19,19 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def judge(newest: datetime | None, schedule: str, since: datetime, next_command: str) -> str:
+def judge(newest: datetime | None, schedule: str, since: datetime, next_command: str) -> Seen:
     """Refuse when the one that was due after the newest is missing; the schedule counts since it was made."""
     # Of six fields, as one of the operators has them, the first are seconds.
     due = next(CronSim(" ".join(schedule.split()[-5:]), newest or since))
     found = f"the newest is of {newest:%Y-%m-%d %H:%M} UTC" if newest else "there is none"
     if now() > due + SLACK:
-        raise Failed(f"{found}, one was due at {due:%Y-%m-%d %H:%M} UTC", next_command)
+        raise Failed(f"{found}, one was due at {due:%Y-%m-%d %H:%M} UTC", next_command, newest)
     if newest is None:
         raise NotRun(f"the first one is due at {due:%Y-%m-%d %H:%M} UTC")
-    return f"{found}, the next is due at {due:%Y-%m-%d %H:%M} UTC"
+    return Seen(f"{found}, the next is due at {due:%Y-%m-%d %H:%M} UTC", newest)
 
 
-def base_backup(target: Target) -> str:
+def base_backup(target: Target) -> Seen:
     """PostgreSQL's newest base backup is as young as its schedule says."""
 
     def read(group: str, plural: str) -> dict[str, Any]:
@@ -56,17 +56,17 @@ def base_backup(target: Target) -> str:
     )
 
 
-def dump(target: Target) -> str:
+def dump(target: Target) -> Seen:
     """PostgreSQL's newest dump is as young as its schedule says."""
     return _stored(target, target.namespace, f"{target.postgres}-dump", "dump")
 
 
-def snapshot(target: Target) -> str:
+def snapshot(target: Target) -> Seen:
     """The newest snapshot of etcd is as young as its schedule says."""
     return _stored(target, target.namespaces["snapshots"], "etcd-snapshot", "store")
 
 
-def namespaces(target: Target) -> str:
+def namespaces(target: Target) -> Seen:
     """Velero can use its bucket, and its newest whole backup is as young as the daily schedule says."""
     namespace = target.namespaces["velero"]
     velero = ("velero.io", "v1", namespace)
@@ -94,7 +94,7 @@ def namespaces(target: Target) -> str:
     )
 
 
-def _stored(target: Target, namespace: str, name: str, container: str) -> str:
+def _stored(target: Target, namespace: str, name: str, container: str) -> Seen:
     """Judge what a CronJob has stored: a pod like its own lists it."""
     try:
         cron_job = client.BatchV1Api(target.api).read_namespaced_cron_job(name, namespace)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cryptography import x509
 
-from quote_platform.verify.target import Failed, Target
+from quote_platform.verify.target import Failed, Seen, Target
 
 PORTS = {"kubelet": 10250, "API server": 6443, "etcd": 2379}
 RENEW = "ansible-playbook -i INVENTORY playbooks/renew-certificates.yml"
@@ -64,7 +64,7 @@ def places(target: Target) -> Iterator[Place]:
         yield Place(server, "nodes", host, int(number))
 
 
-def certificates(target: Target) -> str:
+def certificates(target: Target) -> Seen:
     """No certificate ends soon: of ingress, nodes, control plane, and of who asks the API server."""
 
     def end(place: Place) -> datetime | None:
@@ -86,9 +86,9 @@ def certificates(target: Target) -> str:
         raise Failed(
             "; ".join(f"{place.holder} ends on {moment:%Y-%m-%d}" for place, moment in late.items()),
             f"{RENEW} -e renew={what}" if what else "kubectl get csr",
+            min(late.values()),
         )
     first, moment = min(seen.items(), key=lambda item: item[1])
     hidden = [place.holder for place in every if place not in seen]
-    return f"{len(seen)}, the first to end is {first.holder} on {moment:%Y-%m-%d}" + (
-        f"; not to be seen from here: {', '.join(hidden)}" if hidden else ""
-    )
+    detail = f"{len(seen)}, the first to end is {first.holder} on {moment:%Y-%m-%d}"
+    return Seen(detail + (f"; not to be seen from here: {', '.join(hidden)}" if hidden else ""), moment)

@@ -22,13 +22,13 @@ from kubernetes.client import ApiException
 from quote_platform.verify import backups, metrics
 from quote_platform.verify.certificates import certificates, shown
 from quote_platform.verify.logs import logs
-from quote_platform.verify.target import PROBE_PORT, Failed, NotRun, Target, wait
+from quote_platform.verify.target import PROBE_PORT, Failed, NotRun, Seen, Target, wait
 
 ROLLOUT_RATE = 20  # requests a second while the application is replaced; far below the rate limit
 BURST = 900  # requests at most to find the rate limit
 LIMITED = {429, 503}
 
-CheckFunction = Callable[[Target], str]
+CheckFunction = Callable[[Target], str | Seen]
 
 
 def intrusive(what: str) -> Callable[[CheckFunction], CheckFunction]:
@@ -36,7 +36,7 @@ def intrusive(what: str) -> Callable[[CheckFunction], CheckFunction]:
 
     def mark(function: CheckFunction) -> CheckFunction:
         @wraps(function)
-        def guarded(target: Target) -> str:
+        def guarded(target: Target) -> str | Seen:
             if not target.intrusive:
                 raise NotRun(f"it {what}: only with -e verify_intrusive=true")
             return function(target)

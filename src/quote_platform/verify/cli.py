@@ -28,11 +28,13 @@ def run_check(name: str, function: CheckFunction, target: Target) -> Check:
     started = time.monotonic()
     check = Check(name=name, status="passed")
     try:
-        check.detail = function(target)
+        seen = function(target)
+        check.detail, check.moment = (seen, None) if isinstance(seen, str) else seen
     except NotRun as reason:
         check.status, check.detail = "not run", str(reason)
     except Failed as failure:
         check.status, check.detail, check.next_command = "failed", str(failure), failure.next_command
+        check.moment = failure.moment
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = error.reason if isinstance(error, ApiException) else error

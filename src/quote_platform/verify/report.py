@@ -10,6 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 Status = Literal["passed", "failed", "not run"]
+# Checks that are about a moment, by their names.
+BACKUPS = ("base backup", "dump", "etcd snapshot", "namespace backup")
+CERTIFICATES = "certificates"
 STYLE: dict[Status, str] = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 
 
@@ -19,6 +22,8 @@ class Check(BaseModel):
     name: str
     status: Status
     detail: str = ""
+    # When the newest backup was made, or the first certificate ends.
+    moment: datetime | None = None
     next_command: str = ""
     seconds: float = 0
 

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import yaml
@@ -21,12 +21,19 @@ PROBE_PORT = 8080
 LABEL = "quote-platform.verify"
 
 
+class Seen(NamedTuple):
+    """What a check has seen that passed, and the moment that it is about."""
+
+    detail: str
+    moment: datetime
+
+
 class Failed(Exception):
     """A function does not work; the text says how, `next_command` where to look."""
 
-    def __init__(self, text: str, next_command: str = "") -> None:
+    def __init__(self, text: str, next_command: str = "", moment: datetime | None = None) -> None:
         super().__init__(text)
-        self.next_command = next_command
+        self.next_command, self.moment = next_command, moment
 
 
 class Unheard(Failed):
