@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -225,6 +226,22 @@ class Script:
         return self.end
 
 
+def made(entries: list[Entry], at_once: int = 1, stop_after: int = 1) -> Run:
+    """Return a run that this process works on."""
+    return Run.model_validate(
+        {
+            "id": "1",
+            "request": Request(job="upgrade"),
+            "at_once": at_once,
+            "stop_after": stop_after,
+            "owner": "us",
+            "created": "2026-11-30T00:00:00Z",
+            "driver": process.identity(os.getpid()),
+            "entries": entries,
+        }
+    )
+
+
 FAILED, DONE = News(state="failed", exit_status=1), News(state="done", exit_status=0)
 DRIFT, LATE = News(state="drift", exit_status=3), News(state="out of time", exit_status=6)
 
@@ -254,18 +271,7 @@ def test_canaries_go_first_then_waves_until_so_many_have_failed(
         for number, names in enumerate(fleet.waves(fleet.on(["canary", "eu"]), at_once))
         for name in names
     ]
-    run = Run.model_validate(
-        {
-            "id": "1",
-            "request": Request(job="upgrade"),
-            "at_once": at_once,
-            "stop_after": stop_after,
-            "owner": "us",
-            "created": "2026-11-30T00:00:00Z",
-            "driver": process.identity(os.getpid()),
-            "entries": entries,
-        }
-    )
+    run = made(entries, at_once, stop_after)
     order: list[str] = []
 
     def place(entry: Entry) -> Place:
@@ -276,6 +282,23 @@ def test_canaries_go_first_then_waves_until_so_many_have_failed(
     assert run.exit_status == status
     left = {one.cluster for one in run.entries if one.news.state == "not started"}
     assert left == set("abcde") - set(order)
+
+
+def test_jobs_are_cancelled_at_the_same_time() -> None:
+    together = threading.Barrier(2)
+
+    class Slow(Script):
+        def cancel(self) -> News:
+            together.wait(20)  # for the other one
+            return News(state="cancelled", exit_status=5)
+
+    entries = [Entry(cluster=name, of=Cluster(inventory=name), wave=1) for name in "abc"]
+    entries += [Entry(cluster="d", of=Cluster(inventory="d"), wave=2)]
+    for one, state in zip(entries, (DONE, News(state="running"), News(state="running")), strict=False):
+        one.news = state
+    run = made(entries)
+    Driver(run, lambda _: None, lambda entry: Slow(DONE, [], entry.cluster), lambda: None).cancel()
+    assert [one.news.state for one in run.entries] == ["done", "cancelled", "cancelled", "not started"]
 
 
 def test_a_group_means_its_clusters_once(file: Path) -> None:

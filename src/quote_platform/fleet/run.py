@@ -5,6 +5,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -233,13 +234,19 @@ class Driver:
         self._end()
 
     def cancel(self) -> None:
-        """Stop what runs, and start no more."""
+        """Stop what runs, all at the same time, and start no more."""
+        running = []
         for one in self.run.entries:
             if one.news.state == "waiting":
                 one.news = News(state="not started", message="cancelled before")
             elif not one.news.over:
-                one.news = self.places[one.cluster].cancel()
-            self._saved()
+                running.append(one)
+        self._saved()
+        with ThreadPoolExecutor(max_workers=len(running) or 1) as pool:
+            stopped = {pool.submit(self.places[one.cluster].cancel): one for one in running}
+            for done in as_completed(stopped):
+                stopped[done].news = done.result()
+                self._saved()
         self._end()
 
     def _waves(self) -> Iterator[list[Entry]]:
