@@ -5,6 +5,7 @@
     tests/run.py lint unit          some of them
     tests/run.py molecule -k storage -k postgres    some of their steps
     tests/run.py --proof            all layers with the long proofs, for a release
+    tests/run.py --proof e2e -k lab --tests 'dump or renewal'    some end-to-end tests, once their lab stands
 
 Ends in `N passed, N failed`, which is also in reports/total, with `, N skipped` where tests were left out;
 those are named. The exit status is 0 only if something ran and nothing failed, and with --proof nothing was
@@ -218,9 +219,11 @@ def molecule() -> list[Step]:
     return steps
 
 
-def e2e(proof: bool) -> list[Step]:
+def e2e(proof: bool, tests: str = "") -> list[Step]:
     """Return the lab end to end; for a release with the long proofs, some of which have labs of their own."""
     command = ["pytest", "-x", "-s", "--durations=20"]
+    if tests:
+        command += ["-k", f"a_whole_run_converges or {tests}"]
     if not proof:
         return [Step("e2e", "lab", [*command, "tests/e2e", "-m", "not proof"], 60, reports=True)]
     own = [Step("e2e", name, [*command, *tests], 60, reports=True) for name, tests in OWN_LABS.items()]
@@ -484,6 +487,9 @@ def arguments() -> argparse.Namespace:
         "-k", dest="names", action="append", default=[], help="only steps with this in their name"
     )
     parser.add_argument("--proof", action="store_true", help="the long proofs too; nothing may be left out")
+    parser.add_argument(
+        "--tests", default="", metavar="EXPRESSION", help="only these end-to-end tests, as pytest -k has it"
+    )
     parser.add_argument("--minutes", type=float, help="stop after this long (default 85, with --proof 300)")
     parsed = parser.parse_args()
     if unknown := set(parsed.layers) - set(LAYERS):
@@ -503,7 +509,7 @@ def main() -> int:
         "unit": lambda: unit(options.proof),
         "mirror": mirror,
         "molecule": molecule,
-        "e2e": lambda: e2e(options.proof),
+        "e2e": lambda: e2e(options.proof, options.tests),
     }
     layers = options.layers
     if set(layers) & set(ON_NODES):
