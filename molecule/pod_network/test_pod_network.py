@@ -60,3 +60,14 @@ def test_pod_service_and_name_are_reached_and_policies_hold(
     eventually(refused, 60)
     cluster.run(f"delete networkpolicy server --namespace={pair}")
     eventually(lambda: connect(cluster, pair, f"{address}:8080"), 60)
+
+
+def test_a_name_outside_is_asked_of_the_network_and_not_of_the_node_itself(
+    cluster: Cluster, namespace: str, pod: MakePod, image: str
+) -> None:
+    # 127.0.0.53, which Ubuntu's machines ask, would be the pod: CoreDNS would ask itself.
+    cluster.apply(namespace, pod("outside", image, dnsPolicy="Default", container={"args": ["pause"]}))
+    cluster.wait(f"--namespace={namespace} --for=condition=Ready pod/outside", 120)
+    servers = cluster.execute(namespace, "outside", "cat", "/etc/resolv.conf")
+    assert "nameserver" in servers
+    assert "127.0.0.53" not in servers

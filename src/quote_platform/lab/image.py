@@ -45,7 +45,7 @@ def _ensure(mirror: bool) -> str:
             f'--customize-hook=chroot "$1" systemctl mask {" ".join(MASKED)}',
             '--customize-hook=rm -rf "$1"/etc/ssh/ssh_host_* "$1"/etc/apt/sources.list',
             '--customize-hook=rm -rf "$1"/var/lib/apt/lists/*',
-            *(f'--customize-hook=: > "$1"{path}' for path in EMPTY),
+            *(f'--customize-hook=rm -f "$1"{path} && : > "$1"{path}' for path in EMPTY),
         ]
         command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}"]
         trim = ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"]
