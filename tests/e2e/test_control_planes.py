@@ -249,3 +249,58 @@ def test_one_grows_to_three(masters: Machines, eventually: Eventually, tmp_path:
     with masters.stopped("master-1"):
         name = f"g{uuid.uuid4().hex[:6]}"
         eventually(lambda: write(api, f"{name}-{next(numbers)}"), 30, "all hangs on the first")
+
+
+def test_one_is_cleared_and_joins_again(masters: Machines, eventually: Eventually, tmp_path: Path) -> None:
+    api, victim = client(tmp_path), holder(masters)
+    others = [name for name in NAMES if name != victim]
+    run = masters.play(
+        "one is cleared",
+        "playbooks/reset.yml",
+        "--limit",
+        f"{NAME}-{victim}",
+        "-e",
+        f"reset_confirm={NAME}-{victim}",
+    )
+    assert run.status == 0, run.output[-6000:]
+    assert sorted(members(masters, others[0])[0]) == others
+    assert holder(masters) in others
+    assert f"{NAME}-{victim}" not in masters.kubectl("get nodes", node=others[0])
+    assert write(api, f"c{uuid.uuid4().hex[:6]}-cleared")
+    cluster(masters, "the cleared one joins again")
+    assert sorted(members(masters, others[0])[0]) == NAMES
+    eventually(lambda: whole(masters, others[0]), 120, "not all are well")
+    assert set(cluster(masters, "cleared and joined, again").changed.values()) == {0}
+
+
+def test_the_first_is_lost_and_replaced_under_another_name(
+    masters: Machines, eventually: Eventually, tmp_path: Path
+) -> None:
+    hosts = ROOT / "inventories" / NAME / "hosts.yml"
+    masters.command("quote-platform", "lab", "destroy", "--name", NAME, "master-1")
+    before = hosts.read_text()
+    remove = ("playbooks/remove-node.yml", "-e", f"remove_node={NAME}-master-1")
+    refused = masters.play("one that is in the inventory", *remove)
+    assert refused.status != 0
+    assert f"{NAME}-master-1 is in the inventory" in refused.output
+    (line,) = [line for line in before.splitlines(keepends=True) if line.strip() == f"{NAME}-master-1:"]
+    address = before.split(line)[1].splitlines(keepends=True)[0]
+    hosts.write_text(before.replace(line + address, ""))
+    eventually(
+        lambda: " NotReady " in masters.kubectl(f"get node {NAME}-master-1 --no-headers", node="master-2"),
+        120,
+        "the lost one still counts as Ready",
+    )
+    run = masters.play("the first is taken out", *remove)
+    assert run.status == 0, run.output[-6000:]
+    assert sorted(members(masters, "master-2")[0]) == NAMES[1:]
+    assert set(masters.play("it is taken out again", *remove).changed.values()) == {0}
+
+    # The machine in its place has another name in the inventory, as it would have its own.
+    masters.command(*LAB_UP, "--control-planes", "3")
+    hosts.write_text(hosts.read_text().replace(f"{NAME}-master-1:", f"{NAME}-master-4:"))
+    cluster(masters, "another takes its place")
+    assert sorted(members(masters, "master-2")[0]) == ["master-2", "master-3", "master-4"]
+    eventually(lambda: whole(masters, "master-2"), 120, "not all are well")
+    assert write(client(tmp_path), f"n{uuid.uuid4().hex[:6]}-new")
+    assert set(cluster(masters, "another has its place, again").changed.values()) == {0}
