@@ -8,6 +8,8 @@ SHELL := bash
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/quote-platform
 state := $(or $(XDG_STATE_HOME),$(HOME)/.local/state)/quote-platform
 export PATH := $(CURDIR)/.venv/bin:$(cache)/uv-tool/bin:$(PATH)
+# Ansible starts with UTF-8 only, and a login may have brought a locale that is not installed here.
+export LC_ALL := C.UTF-8
 export UV_CACHE_DIR := $(cache)/uv
 export ANSIBLE_LOG_PATH := $(state)/logs/ansible.log
 export MYPY_CACHE_DIR := $(cache)/mypy

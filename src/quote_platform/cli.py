@@ -7,6 +7,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from quote_platform.locales import use_utf8
+
 # Name: module, its application or function, and what it does.
 COMMANDS = {
     "cost": ("quote_platform.aws.cli", "show", None),
@@ -101,7 +103,8 @@ app = typer.Typer(
 
 @app.callback()
 def main() -> None:
-    """Do nothing by itself: without it, an application without a command is refused."""
+    """Be called before every command."""
+    use_utf8()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ansible fails without an inventory that it can read: no cluster is taken by default."""
+"""Ansible fails without an inventory that it can read, and without the settings of this project."""
 
 import os
 import subprocess
@@ -24,3 +24,24 @@ def test_a_command_without_an_inventory_fails(arguments: list[str], message: str
     assert done.returncode != 0
     assert "Completely failed to parse inventory source" in done.stderr
     assert message in done.stderr
+
+
+def test_another_working_directory_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    """Links beside the playbooks have Ansible find roles and plugins there, so that they can say it."""
+    (tmp_path / "hosts.yml").write_text("masters: {hosts: {master-1: {ansible_host: 10.77.0.11}}}\n")
+    environment = {name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"}
+    command = ["ansible-playbook", "-i", "hosts.yml", str(ROOT / "playbooks/platform.yml")]
+
+    def said(**more: str) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment | more, capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0
+        return done.stdout
+
+    sentence = (
+        "1 mistake; nothing was touched.\\nansible.cfg: the project's own is not in effect; "
+        f"run in {ROOT}, or set ANSIBLE_CONFIG={ROOT}/ansible.cfg"
+    )
+    assert sentence in said()
+    assert "masters: not a group of the platform" in said(ANSIBLE_CONFIG=f"{ROOT}/ansible.cfg")

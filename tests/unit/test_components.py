@@ -31,7 +31,7 @@ def evaluate(**choices: Any) -> dict[str, Any]:
     context = specs.defaults(ROOT / "roles") | DataLoader().load_from_file(
         str(ROOT / "group_vars/all/main.yml"), trusted_as_template=True
     )
-    context |= {"groups": {}, **choices} | components.load(ROOT)
+    context |= {"groups": {}, "hostvars": {}, **choices} | components.load(ROOT)
     templar = Templar(loader=DataLoader(), variables=context)
     return {name: plain(templar.template(context[name])) for name in LIST}
 
@@ -236,6 +236,20 @@ def test_what_cannot_be_had_is_not_deleted() -> None:
     assert "velero" not in evaluate(components_unavailable=lacking)["platform_pruned"]
 
 
+@pytest.mark.parametrize(
+    ("groups", "addresses"),
+    [
+        ({"control_plane": ["a"], "workers": ["b", "c"]}, ["10.77.0.2", "10.77.0.3"]),
+        ({"control_plane": ["a"], "workers": []}, ["10.77.0.1"]),
+        ({"control_plane": ["a"]}, ["10.77.0.1"]),
+    ],
+)
+def test_the_ingress_is_asked_where_it_runs(groups: dict[str, list[str]], addresses: list[str]) -> None:
+    """A cluster of control planes that take pods has no workers, and may have no group of that name."""
+    hostvars = {name: {"ansible_host": f"10.77.0.{number}"} for number, name in enumerate("abc", start=1)}
+    assert evaluate(groups=groups, hostvars=hostvars)["platform_ingress_addresses"] == addresses
+
+
 # --- who has it -------------------------------------------------------------------------------------------
 
 
@@ -276,7 +290,7 @@ def test_no_inventory_overrides_it(tmp_path: Path) -> None:
 def test_playbooks_that_ask_have_it() -> None:
     for file in sorted((ROOT / "playbooks").glob("*.yml")):
         for play in yaml.safe_load(file.read_text()):
-            asked = r"platform_(installed|components|parts|pruned|missing|machines)"
+            asked = r"platform_(installed|components|parts|pruned|missing|machines|ingress_addresses)"
             if re.search(asked, yaml.safe_dump(play)):
                 assert "vars/components.yml" in play["vars_files"], file
 

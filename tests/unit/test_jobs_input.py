@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from quote_platform.cli import app
+from quote_platform import inventory as inventories
+from quote_platform.cli import app, main
 from quote_platform.jobs import cluster, definition
 from quote_platform.jobs.definition import WrongInput
 from quote_platform.jobs.record import Store
@@ -336,6 +337,21 @@ def test_the_cluster_of_an_inventory_is_what_ansible_takes_it_for(
     closed = cluster.ask(wanted.model_copy(update={"vault_password_file": ""}), variables, environment)
     assert closed.name == str(inventory).strip("/").replace("/", "_")
     assert "vault secrets" in closed.unknown
+
+
+@pytest.mark.parametrize(
+    ("named", "used"), [("C", "C.UTF-8"), ("xx_XX.UTF-8", "C.UTF-8"), ("C.UTF-8", "C.UTF-8"), ("", "")]
+)
+def test_a_locale_in_which_ansible_does_not_start_is_not_handed_on(
+    named: str, used: str, inventory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSH brings that of where somebody sits."""
+    (inventory / "hosts.yml").write_text("control_plane: {hosts: {one: {cluster_name: own}}}\n")
+    monkeypatch.setenv("LC_ALL", named)
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    main()
+    assert os.environ["LC_ALL"] == used
+    assert inventories.variables(inventory, ["cluster_name"]) == {"cluster_name": "own"}
 
 
 def test_ansible_takes_jobs_yml_for_no_source_of_hosts(inventory: Path) -> None:

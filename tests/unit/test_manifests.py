@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +18,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 from rendering import render
 
+from quote_platform import roledocs
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source
 from quote_platform.validation import capacity
@@ -153,6 +155,41 @@ def test_a_wrong_object_does_not_fit(rendered: dict[str, list[dict[str, Any]]]) 
     wrong = copy.deepcopy(deployment)
     wrong["spec"]["replicas"] = "three"
     assert mistakes(wrong) == ["spec.replicas: 'three' is not of type 'integer'"]
+
+
+def named(value: Any, key: str = "") -> Iterator[str]:
+    """Yield the namespaces that an object names, by a key that has them or by the name of a Service."""
+    if isinstance(value, dict):
+        if value.get("key") == "kubernetes.io/metadata.name":
+            yield from value.get("values", [])
+        for inner, found in value.items():
+            yield from named(found, str(inner))
+    elif isinstance(value, list):
+        for found in value:
+            yield from named(found, key)
+    elif isinstance(value, str):
+        if key in {"namespace", "namespaces", "matchNames", "kubernetes.io/metadata.name"}:
+            yield value
+        yield from re.findall(r"[.]([a-z0-9-]+)[.]svc\b", value)
+
+
+def test_a_namespace_that_is_chosen_is_known_to_all(tmp_path: Path) -> None:
+    """Else a policy keeps the ingress controller, Prometheus or Grafana out, and nothing tells why."""
+    usual = {"cluster_monitoring_namespace": "monitoring", "application_namespace": "quote-lab"} | {
+        name: str(space)
+        for role in roledocs.roles()
+        for name, space in roledocs.defaults(role).items()
+        if name.endswith("_namespace") and space and "{{" not in str(space)
+    }
+    chosen = {name: f"own-{number}" for number, name in enumerate(usual)}
+    texts = render(tmp_path, *((name, chosen) for name in TEMPLATES))
+    found = {
+        name: set(named(list(yaml.load_all(text, Loader=yaml.CSafeLoader))))
+        for name, text in zip(TEMPLATES, texts, strict=True)
+    }
+    wrong = {name: sorted(spaces & set(usual.values())) for name, spaces in found.items()}
+    assert {name: spaces for name, spaces in wrong.items() if spaces} == {}
+    assert set(chosen.values()) == set().union(*found.values()) & set(chosen.values())
 
 
 def test_alerts_arrive_unchanged_with_their_runbook(rendered: dict[str, list[dict[str, Any]]]) -> None:

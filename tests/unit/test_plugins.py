@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from plugins.filter import proxies
+from plugins.filter import digests, proxies
 from plugins.modules import probe_node, write_node_files
 from quote_platform import aws, certificates, component, history, node_settings, object_store, upgrade, vault
 from quote_platform.validation import task
@@ -81,7 +81,7 @@ def test_its_documentation_is_true(name: str, documented: dict[str, Any]) -> Non
 def test_each_filter_is_used() -> None:
     files = [*ROOT.glob("roles/*/vars/*.yml"), *ROOT.glob("roles/*/templates/*.j2")]
     text = "".join(file.read_text() for file in files)
-    for name in proxies.FilterModule().filters():
+    for name in proxies.FilterModule().filters() | digests.FilterModule().filters():
         assert f"| {name}" in text or f"map('{name}'" in text, name
 
 

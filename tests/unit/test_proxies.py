@@ -12,7 +12,7 @@ from botocore.utils import get_environ_proxies
 from rendering import render
 from test_manifests import TEMPLATES, mistakes
 
-from quote_platform import proxies
+from quote_platform import digests, proxies
 from quote_platform.validation import choices
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -380,8 +380,22 @@ def test_who_sees_a_pod_cannot_try_passwords_against_its_digests(tmp_path: Path)
     assert (tmp_path / "one").stat().st_mode & 0o077 == 0
 
 
-def test_no_template_shows_the_digest_of_a_password_alone() -> None:
-    for file in sorted((ROOT / "roles").glob("*/templates/*.j2")):
-        for line in file.read_text().splitlines():
-            if "hash('sha256')" in line and re.search(r"proxy|account|password|secret_key|token", line):
-                assert "_digest_key ~" in line, f"{file}: {line}"
+def test_no_role_shows_the_digest_of_a_password_alone() -> None:
+    found = 0
+    for file in sorted([*ROOT.glob("roles/*/templates/*.j2"), *ROOT.glob("roles/*/vars/*.yml")]):
+        text = file.read_text()
+        found += text.count("keyed_digest")
+        for at in re.finditer(r"\{\{((?!\}\}).)*hash\('sha256'\)", text, re.DOTALL):
+            assert not re.search(r"proxy|account|password|secret_key|token", at[0]), f"{file}: {at[0]}"
+    assert found >= 8
+
+
+def test_the_key_of_digests_is_made_once(tmp_path: Path) -> None:
+    file = tmp_path / "cluster" / "digest-key"
+    assert digests.keyed({"b": 1, "a": 2}, str(file)) == digests.keyed({"a": 2, "b": 1}, str(file))
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert [one.name for one in file.parent.iterdir()] == ["digest-key"]
+    before = digests.keyed("a", str(file))
+    file.write_text("another\n")
+    assert digests.keyed("a", str(file)) != before
