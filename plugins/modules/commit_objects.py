@@ -23,6 +23,12 @@ options:
   secrets_dir: {type: path, required: true, description: Folder of the cluster's secrets on the controller.}
   staging: {type: path, default: "", description: Folder with what was staged.}
   pins: {type: dict, default: {}, description: "Pins by name; the message names those that have changed."}
+  chart:
+    description: Component that is written as a chart, in place of all objects as they are; empty for these.
+    type: str
+    default: ""
+  folder: {type: str, default: "", description: Folder of the chart in the repository.}
+  image: {type: str, default: "", description: "Image that becomes the chart's value."}
 author: [Quote Platform]
 """
 RETURN = """

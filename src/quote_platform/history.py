@@ -1,4 +1,7 @@
-"""Every object that the platform applies, in a Git repository of its cluster: a commit for each change."""
+"""What the platform renders, in a Git repository: a commit for each change.
+
+All objects of a cluster, in a repository of its own, or the application's as a chart in a folder of any.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ import yaml
 
 from quote_platform.component.objects import Document, represent_text
 from quote_platform.component.staging import mask, public
+from quote_platform.delivery import chart
 from quote_platform.difference import difference
 
 # What the task commit_objects is given; plugins/modules has what each means.
@@ -30,6 +34,9 @@ SPEC: dict[str, Any] = {
     "secrets_dir": {"type": "path", "required": True},
     "staging": {"type": "path", "default": ""},
     "pins": {"type": "dict", "default": {}},
+    "chart": {"type": "str", "default": ""},
+    "folder": {"type": "str", "default": ""},
+    "image": {"type": "str", "default": ""},
 }
 # Says whose repository it is; other files than these, and than those of objects, are the user's.
 MARK = "cluster.yml"
@@ -49,6 +56,7 @@ NOT_NAMESPACED = {
 # Of secrets on the controller; shorter ones may be any word.
 LEAST = 8
 ALLOWED = "allowed is an empty folder, or a new one, or this cluster's repository, such as /srv/objects/NAME"
+FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
@@ -176,9 +184,9 @@ class Repository:
         """Tell whether a branch is there."""
         return bool(self.git("rev-parse", "--verify", "--quiet", reference, check=False).strip())
 
-    def at(self, reference: str) -> dict[str, str]:
+    def at(self, reference: str, ours: list[str]) -> dict[str, str]:
         """Return the files of a commit that are ours."""
-        names = self.git("ls-tree", "-r", "--name-only", "-z", reference, "--", OBJECTS, PINS, MARK)
+        names = self.git("ls-tree", "-r", "--name-only", "-z", reference, "--", *ours)
         return {name: self.git("show", f"{reference}:{name}") for name in names.split("\0") if name}
 
 
@@ -194,12 +202,14 @@ def judge(given: Document) -> list[str]:
             "render_remote: it has a password, which Git would keep in clear; allowed is an address without "
             "one, and a key of SSH or a credential helper"
         )
-    reason = _misplaced(given) or _unfit(
-        Repository(Path(given["repository"]), given["branch"]), given["cluster"]
-    )
+    if given["chart"] and not FOLDER.fullmatch(given["folder"]):
+        wrong.append(f"flux_path: {given['folder']!r} is not a folder; allowed is a path such as production")
+        return wrong
+    reason = _misplaced(given) or _unfit(Repository(Path(given["repository"]), given["branch"]), given)
     if reason:
         where = f"{given['repository']} {reason}" if given["repository"] else reason
-        wrong.append(f"render_repository: {where}; {ALLOWED}")
+        allowed = "allowed is a Git repository of yours, or a new folder" if given["chart"] else ALLOWED
+        wrong.append(f"render_repository: {where}; {allowed}")
     return wrong
 
 
@@ -221,7 +231,14 @@ def _misplaced(given: Document) -> str:
     return next((reason for reason, holds in places.items() if holds), "")
 
 
-def _unfit(repository: Repository, cluster: str) -> str:
+def ours(given: Document) -> list[str]:
+    """Return the paths whose files are ours."""
+    if not given["chart"]:
+        return [OBJECTS, PINS, MARK]
+    return [f"{given['folder']}/{name}" for name in (chart.CHART, chart.VALUES, chart.TEMPLATES)]
+
+
+def _unfit(repository: Repository, given: Document) -> str:
     """Return what is wrong with what a folder holds."""
     if not repository.there:
         holds = repository.path.is_dir() and any(repository.path.iterdir())
@@ -229,13 +246,21 @@ def _unfit(repository: Repository, cluster: str) -> str:
     if changes := repository.git("status", "--porcelain", "--untracked-files=all").splitlines():
         shown = ", ".join(line[3:] for line in changes[:5]) + (" and more" if len(changes) > 5 else "")
         return f"has changes that are not committed ({shown}): commit or discard them"
-    return _others(repository, cluster)
+    return _others(repository, given)
 
 
-def _others(repository: Repository, cluster: str) -> str:
-    """Return whose the repository is, if it is not this cluster's."""
+def _others(repository: Repository, given: Document) -> str:
+    """Return whose the repository is, or the chart's folder, if it is not this cluster's."""
+    cluster = given["cluster"]
     if not repository.has("HEAD"):
         return ""
+    if given["chart"]:
+        text = repository.git("show", f"HEAD:{given['folder']}/{chart.CHART}", check=False)
+        notes = (yaml.safe_load(text) or {}).get("annotations") or {} if text else {chart.OWNER: cluster}
+        whose = notes.get(chart.OWNER)
+        return (
+            "" if whose == cluster else f"has in {given['folder']} the chart of {whose or 'something else'}"
+        )
     mark = yaml.safe_load(repository.git("show", f"HEAD:{MARK}", check=False) or "null")
     whose = mark.get("cluster") if isinstance(mark, dict) else None
     if whose == cluster:
@@ -256,6 +281,8 @@ def run(given: Document, secrets: set[str], dry_run: bool) -> Document:
     if not staged:
         raise Refused("no component was rendered; nothing is committed")
     known = secrets | kept_secrets(Path(given["secrets_dir"]))
+    if given["chart"]:
+        return _commit(given, _chart(given, staged, known), dry_run)
     warnings, wanted = [], {}
     for path, document in files(staged).items():
         masked = mask(document, known)
@@ -267,17 +294,30 @@ def run(given: Document, secrets: set[str], dry_run: bool) -> Document:
     return _commit(given, wanted, dry_run) | ({"warnings": warnings} if warnings else {})
 
 
+def _chart(given: Document, staged: list[Document], known: set[str]) -> dict[str, str]:
+    """Return the files of the chart of one component. What is secret cannot be marked: it would be applied."""
+    documents = [item for one in staged if one["component"] == given["chart"] for item in one["documents"]]
+    if not documents:
+        raise Refused(f"nothing was rendered of {given['chart']}; nothing is committed")
+    for document in documents:
+        title = f"{document['kind']} {document['metadata']['name']}"
+        if document["kind"] == "Secret" or mask(document, known) != document:
+            raise Refused(f"{title} has a secret in it; nothing is committed")
+    found = chart.files(given["chart"], given["cluster"], documents, given["image"], written)
+    return {f"{given['folder']}/{path}": text for path, text in found.items()}
+
+
 def _commit(given: Document, wanted: dict[str, str], dry_run: bool) -> Document:
     repository = Repository(Path(given["repository"]), given["branch"])
     remote = given["remote"]
     if not dry_run:
         _open(repository, remote)
-        if reason := _others(repository, given["cluster"]):  # by what its remote has
-            raise Refused(f"render_remote: {remote} {reason}; {ALLOWED}")
+        if reason := _others(repository, given):  # by what its remote has
+            raise Refused(f"render_remote: {remote} {reason}" + ("" if given["chart"] else f"; {ALLOWED}"))
     before: dict[str, str] = {}
     if repository.there:
         start = given["branch"] if repository.has(f"refs/heads/{given['branch']}") else "HEAD"
-        before = repository.at(start) if repository.has(start) else {}
+        before = repository.at(start, ours(given)) if repository.has(start) else {}
     changed = {
         path: (before.get(path, ""), wanted.get(path, ""))
         for path in sorted(before.keys() | wanted.keys())
@@ -380,7 +420,8 @@ def _author(repository: Repository) -> list[str]:
 
 
 def _message(given: Document, changed: dict[str, tuple[str, str]]) -> str:
-    objects = {path: pair for path, pair in changed.items() if path.startswith(f"{OBJECTS}/")}
+    top = given["folder"] if given["chart"] else OBJECTS
+    objects = {path: pair for path, pair in changed.items() if path.startswith(f"{top}/")}
     created = sum(not old for old, _ in objects.values())
     deleted = sum(not new for _, new in objects.values())
     counts = {"changed": len(objects) - created - deleted, "created": created, "deleted": deleted}
@@ -394,7 +435,7 @@ def _message(given: Document, changed: dict[str, tuple[str, str]]) -> str:
         lines += ["", "Pins:", *pins]
     if objects:
         marks = {path: "+" if not old else "-" if not new else "~" for path, (old, new) in objects.items()}
-        names = [f"  {mark} {path.removeprefix(f'{OBJECTS}/')}" for path, mark in marks.items()]
+        names = [f"  {mark} {path.removeprefix(f'{top}/')}" for path, mark in marks.items()]
         more = [f"  and {len(names) - 100} more"] if len(names) > 100 else []
         lines += ["", "Objects:", *names[:100], *more]
     return "\n".join(lines) + "\n"

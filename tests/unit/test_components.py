@@ -150,7 +150,7 @@ def test_the_core_alone() -> None:
 
 
 def test_everything() -> None:
-    everything = {"certificate_issuer": "letsencrypt-prod", "secrets_backend": "vault"}
+    everything = {"certificate_issuer": "letsencrypt-prod", "secrets_backend": "vault", "delivery": "flux"}
     found = evaluate(**everything, groups={"object_store": ["store"], "vault": ["vault"]})
     assert steps(found) == [
         *("admission main", "storage main", "postgres operator", "monitoring operator"),
@@ -158,6 +158,7 @@ def test_everything() -> None:
         *(
             "velero main",
             "secrets_delivery main",
+            "flux main",
             "logging main",
             "monitoring main",
             "grafana main",
@@ -170,8 +171,8 @@ def test_everything() -> None:
             "postgres verify",
             "cert_manager verify",
         ),
-        *("metrics_server verify", "velero verify", "logging verify", "monitoring verify", "grafana verify"),
-        *("snapshots verify", "vault_server verify"),
+        *("metrics_server verify", "velero verify", "flux verify", "logging verify", "monitoring verify"),
+        *("grafana verify", "snapshots verify", "vault_server verify"),
         *("postgres vault", "secrets_delivery deliver", "secrets_delivery verify"),
     ]
     assert found["platform_pruned"] == ["traefik"]

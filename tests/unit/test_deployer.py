@@ -28,8 +28,12 @@ PLURALS = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    text = render(tmp_path_factory.mktemp("rendered"), ("quote_app/templates/quote-app.yaml.j2", {}))[0]
-    documents = list(yaml.safe_load_all(text))
+    texts = render(
+        tmp_path_factory.mktemp("rendered"),
+        ("quote_app/templates/quote-app.yaml.j2", {}),
+        ("quote_app/templates/access.yaml.j2", {}),
+    )
+    documents = [item for text in texts for item in yaml.safe_load_all(text)]
     with api_server(tmp_path_factory.mktemp("server")) as running:
         space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}}
         running.apply("namespaces", space)

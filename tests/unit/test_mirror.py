@@ -571,6 +571,7 @@ PARTS = {
     "": {cat.Part.CORE},
     "acme": {cat.Part.CERTIFICATES},
     "cert_manager": {cat.Part.CERTIFICATES},
+    "flux": {cat.Part.DELIVERY},
     "grafana": {cat.Part.MONITORING},
     "logging": {cat.Part.LOGS},
     "log_store": {cat.Part.LOGS},
@@ -594,7 +595,7 @@ def test_each_pin_is_of_the_part_that_needs_it(catalogue: cat.Catalogue) -> None
         if name.endswith(("_image", "_manifests")) and value != shared:
             prefix = max((prefix for prefix in PARTS if name.startswith(prefix)), key=len)
             assert all(parts[one] == PARTS[prefix] for one in found), name
-    assert parts[shared] == set(cat.Part) - {cat.Part.CORE, cat.Part.CERTIFICATES}
+    assert parts[shared] == set(cat.USUAL) - {cat.Part.CORE, cat.Part.CERTIFICATES}
 
 
 def test_a_part_says_nothing_of_what_an_artifact_is_made_of() -> None:

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 SWITCHES = {"backups": "backups_enabled", "logging": "logging_enabled", "monitoring": "monitoring_enabled"}
-SWITCHES |= {"secrets": "secrets_backend", "cert-manager": "certificate_issuer"}
+SWITCHES |= {"secrets": "secrets_backend", "cert-manager": "certificate_issuer", "flux": "delivery"}
 OFF = {name: f"switched off ({switch})" for name, switch in SWITCHES.items()}
 
 

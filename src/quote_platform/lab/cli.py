@@ -17,7 +17,7 @@ from quote_platform.lab import application, lifecycle, podman
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab, Profile
 from quote_platform.mirror import fill as filling
-from quote_platform.mirror.catalogue import Part
+from quote_platform.mirror.catalogue import USUAL, Part
 from quote_platform.mirror.storage import MirrorError
 
 app = typer.Typer(no_args_is_help=True)
@@ -67,7 +67,8 @@ def up(  # noqa: PLR0917 (options, not positions)
         ),
     ] = Profile.PLAIN,
     components: Annotated[
-        list[Part] | None, typer.Option(help="Only these, and always the core; repeatable. All without it.")
+        list[Part] | None,
+        typer.Option(help="Only these, and always the core; repeatable. All but delivery without it."),
     ] = None,
 ) -> None:
     """Start a lab, or what is missing of it, and write its inventory."""
@@ -87,7 +88,7 @@ def up(  # noqa: PLR0917 (options, not positions)
             logs=logs,
             virtual_ip=virtual_ip,
             profile=profile,
-            components=frozenset(components or Part),
+            components=frozenset(components or USUAL),
         )
         machine.check(
             machine.read(), machine.Needs.of_lab(lab, bool(podman.containers(name)), lifecycle.connected(lab))

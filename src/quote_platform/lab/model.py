@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from quote_platform.mirror.catalogue import Part
+from quote_platform.mirror.catalogue import USUAL, Part
 
 
 class Profile(StrEnum):
@@ -50,7 +50,7 @@ class Lab(BaseModel):
     logs: bool = True
     virtual_ip: bool = False
     profile: Profile = Profile.PLAIN
-    components: frozenset[Part] = frozenset(Part)
+    components: frozenset[Part] = frozenset(USUAL)
 
     @field_validator("subnet")
     @classmethod

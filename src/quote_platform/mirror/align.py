@@ -102,11 +102,14 @@ def _modules(source: Source, recipe: str) -> dict[str, str]:
         command += ["-f", "{{with .Module}}{{.Path}} {{.Version}}{{end}}", *entry.packages.values()]
         printed = run(command, cwd=folder, env=source.go_environment(recipe))
         if folder != cat.go_mod(recipe).parent:
-            own = [
-                line
-                for line in (folder / "go.mod").read_text().splitlines(keepends=True)
-                if " => ../" not in line
-            ]
+            own, kept = list[str](), pinned(recipe)
+            for line in (folder / "go.mod").read_text().splitlines(keepends=True):
+                start, copied, _ = line.partition(" => ../")
+                name = start.split()[-1] if copied else ""
+                if not copied:
+                    own.append(line)
+                elif kept.get(name):  # its version, which the copy's folder has taken the place of
+                    own.append(f"{start} => {name} {kept[name]}\n")
             cat.go_mod(recipe).write_text("".join(own).rstrip("\n") + "\n")
             shutil.copyfile(folder / "go.sum", cat.go_mod(recipe).with_name("go.sum"))
     found = (line.split() for line in set(printed.splitlines()))

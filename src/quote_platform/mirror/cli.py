@@ -26,7 +26,10 @@ def fill(
         filling.Provider, typer.Option(help="auto: upstream where it can be reached, else source.")
     ] = filling.Provider.AUTO,
     part: Annotated[
-        list[cat.Part] | None, typer.Option(help="Only what this part of the platform needs; repeatable.")
+        list[cat.Part] | None,
+        typer.Option(
+            help="Only what this part of the platform needs; repeatable. All but delivery without it."
+        ),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only artifacts with this in their name.")] = None,
     kubernetes: Annotated[
@@ -43,7 +46,7 @@ def fill(
                 only or [],
                 jobs,
                 lambda text: console.print(text, markup=False),
-                parts=part or tuple(cat.Part),
+                parts=part or cat.USUAL,
                 kubernetes=kubernetes,
                 work=work,
             )

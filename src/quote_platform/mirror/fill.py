@@ -151,11 +151,11 @@ def _image(source: Source | None, image: cat.Image, component: str = "") -> Arti
 def _manifest(catalogue: cat.Catalogue, source: Source, manifest: cat.Manifest) -> Artifact:
     owner, project, tag, *rest = urlsplit(manifest.url).path.lstrip("/").split("/")
     origin = catalogue.manifests.get(f"{owner}/{project}")
-    recipe = origin.recipe if origin else ""
+    recipe, module = (origin.recipe, origin.module) if origin else ("", "")
 
     def build(_: str) -> None:
         # A module's zip is the repository at its tag, so what lies in it has upstream's checksum.
-        publish.add_manifest(manifest, (source.module(recipe) / Path(*rest)).read_bytes())
+        publish.add_manifest(manifest, (source.module(recipe, module) / Path(*rest)).read_bytes())
 
     return Artifact(
         kind="manifest",
@@ -177,7 +177,7 @@ def fill(
     jobs: int,
     say: Callable[[str], None],
     *,
-    parts: Collection[cat.Part] = tuple(cat.Part),
+    parts: Collection[cat.Part] = cat.USUAL,
     kubernetes: str = "",
     work: progress.Work | None = None,
 ) -> Report:
