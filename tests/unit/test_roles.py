@@ -65,6 +65,16 @@ def test_tasks_keep_the_rules(role: Path) -> None:
             assert not re.search(r"groups\[|groups\.", text), f"{file} names a group"
 
 
+def test_a_result_is_asked_for_what_is_in_it() -> None:
+    """A task that is left out registers a result, too, without what the task would have read."""
+    files = [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/**/*.yml")]
+    text = "\n".join(file.read_text() for file in files)
+    results = set(re.findall(r"^ *register: (\w+)", text, re.MULTILINE))
+    asked = set(re.findall(r"\b(\w+) is (?:not )?defined", text))
+    assert len(results) > 50
+    assert not results & asked, "ask for `.stdout`, `.results` and the like"
+
+
 def test_no_role_names_the_namespace_of_another() -> None:
     """They may be chosen, so what needs one is told; a default may name what is usual."""
     owners = {
