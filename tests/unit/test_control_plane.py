@@ -243,7 +243,7 @@ class Nodes:
                 manifest = folder / node / "manifests" / f"{name}.yaml"
                 manifest.write_text(f"    image: r/{name}:1\n    args: [--initial-cluster=all of them]\n")
 
-    def run(self, *tasks: dict[str, Any], hosts: str = "m1,m2", **variables: Any) -> str:
+    def run(self, *tasks: dict[str, Any], hosts: str = "m1,m2", status: int = 0, **variables: Any) -> str:
         """Run tasks of the role, with its handlers; return what Ansible printed."""
         play = {
             "hosts": "all",
@@ -288,7 +288,7 @@ class Nodes:
             check=False,
             timeout=120,
         )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-500:]
+        assert done.returncode == status, done.stdout[-3000:] + done.stderr[-500:]
         return done.stdout
 
     def log(self) -> list[str]:
@@ -313,6 +313,42 @@ def test_several_control_planes_join_by_one_key(tmp_path: Path) -> None:
     )
     assert [line for line in nodes.log() if line.endswith(" joined")] == ["m2 joined", "m3 joined"]
     assert (tmp_path / "key").read_text().split()[1] not in output
+
+
+NETWORKS = {"podSubnet": "10.244.0.0/16", "serviceSubnet": "10.96.0.0/16", "dnsDomain": "cluster.local"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "joined", "refused"),
+    [
+        ("cluster_pod_cidr", NETWORKS["podSubnet"], True, ""),
+        ("cluster_pod_cidr", "10.200.0.0/16", True, "podSubnet 10.244.0.0/16, not 10.200.0.0/16"),
+        ("cluster_service_cidr", "10.97.0.0/16", True, "serviceSubnet 10.96.0.0/16, not 10.97.0.0/16"),
+        ("cluster_dns_domain", "own.local", True, "dnsDomain cluster.local, not own.local"),
+        # A run that was killed before kubeadm.
+        ("cluster_dns_domain", "own.local", False, ""),
+    ],
+)
+def test_a_cluster_keeps_its_networks(
+    name: str, value: str, joined: bool, refused: str, tmp_path: Path
+) -> None:
+    """Not each playbook begins with validate.yml, and handlers would bring others to the API server."""
+    nodes = Nodes(tmp_path)
+    config = [{"kind": "InitConfiguration"}, {"kind": "ClusterConfiguration", "networking": NETWORKS}]
+    (tmp_path / "m1/kubeadm.yaml").write_text(yaml.safe_dump_all(config))
+    choices = {
+        "cluster_pod_cidr": NETWORKS["podSubnet"],
+        "cluster_service_cidr": NETWORKS["serviceSubnet"],
+        "cluster_dns_domain": NETWORKS["dnsDomain"],
+        "kubernetes_packages_joined": joined,
+    }
+    task = {"ansible.builtin.include_role": {"name": "control_plane", "tasks_from": "networks"}}
+    prepared = (ROOT / "playbooks/cluster.yml").read_text().partition("name: outbound")[0]
+    assert "name: control_plane\n            tasks_from: networks\n" in prepared
+    output = nodes.run(task, hosts="m1", status=2 if refused else 0, **choices | {name: value})
+    assert not refused or f"m1: its cluster was built with {refused}, which cannot be changed" in " ".join(
+        output.split()
+    )
 
 
 CHANGE = {

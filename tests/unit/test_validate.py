@@ -355,7 +355,7 @@ def test_a_limit_that_leaves_machines_out_is_refused(playbook: str, tmp_path: Pa
 @pytest.mark.parametrize(("playbook", "tag"), [("validate.yml", "postgres"), ("cluster.yml", "static")])
 def test_a_tag_that_matches_nothing_is_refused(playbook: str, tag: str, tmp_path: Path) -> None:
     output = play(inventory(tmp_path / "right", {}), "--tags", tag, playbook=playbook)
-    assert f"--tags {tag}: nothing has this tag; allowed is static, for playbooks/validate.yml" in output
+    assert f"--tags {tag}: no task has this tag; allowed is static, for playbooks/validate.yml" in output
 
 
 def test_a_run_without_the_projects_configuration_is_refused() -> None:
@@ -371,7 +371,7 @@ def test_a_run_without_the_projects_configuration_is_refused() -> None:
 
 def test_the_python_of_nodes_is_not_that_of_the_controller(tmp_path: Path) -> None:
     output = play(inventory(tmp_path / "right", {}), "-e", "ansible_python_interpreter=/usr/bin/python3")
-    assert "ansible_python_interpreter: given with -e, it holds for the controller too" in output
+    assert "ansible_python_interpreter: given with -e, it applies to the controller too" in output
 
 
 def test_the_name_of_another_cluster_is_refused(tmp_path: Path) -> None:
@@ -540,15 +540,16 @@ def test_networks_of_a_cluster_that_stands_cannot_change(tmp_path: Path) -> None
     asked["validate_probe"] = PROBE | {"lasting": stands}
     assert nodes.judge_all(["w"], {"w": asked}, BOUNDS) == []
     assert nodes.judge_all(["w"], {"w": asked | {"cluster_pod_cidr": "10.200.0.0/16"}}, BOUNDS) == [
-        "w: its cluster stands with cluster_pod_cidr 10.244.0.0/16, not 10.200.0.0/16, and cannot change it; "
-        "write 10.244.0.0/16, or build another cluster"
+        "w: its cluster was built with cluster_pod_cidr 10.244.0.0/16, not 10.200.0.0/16, and it cannot be "
+        "changed afterwards; set it to 10.244.0.0/16, or build another cluster"
     ]
 
 
 def test_copies_of_one_machine_are_named() -> None:
     assert nodes.twins({"a": {"machine_id": "1"}, "b": {"machine_id": "2"}}) == []
     assert nodes.twins({"a": {"machine_id": "1"}, "b": {"machine_id": "1"}}) == [
-        "b: has the machine-id of a; run systemd-machine-id-setup on it"
+        "b: has the machine-id of a; on it, run `rm -f /etc/machine-id /var/lib/dbus/machine-id && "
+        "systemd-machine-id-setup`, and restart it"
     ]
 
 

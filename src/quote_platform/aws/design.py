@@ -246,7 +246,7 @@ def _wrong_network(of: Design) -> list[str]:
     for name, text in (("cluster_pod_cidr", of.pod_cidr), ("cluster_service_cidr", of.service_cidr)):
         try:
             if cidr.overlaps(ipaddress.IPv4Network(text)):
-                wrong.append(f"aws_network_cidr: {cidr} overlaps {name} {text}; they must lie apart")
+                wrong.append(f"aws_network_cidr: {cidr} overlaps {name} {text}; they must not overlap")
         except ValueError:
             wrong.append(f"{name}: {text!r} is not a network; allowed is for example 10.244.0.0/16")
     if not 1 <= len(net.zones) <= 3 or len(set(net.zones)) != len(net.zones):

@@ -41,17 +41,17 @@ def judge(called: Call) -> list[str]:
         wrong.append("the inventory has no hosts; inventories/production is an example")
     if called.limit and called.left_out:
         wrong.append(
-            f"--limit {called.limit}: leaves out {', '.join(called.left_out)}; machines need what others "
-            "say, and one that is as it should be is not changed: run without --limit"
+            f"--limit {called.limit}: leaves out {', '.join(called.left_out)}; a run needs facts of all "
+            "machines, and changes only those that differ: run without --limit"
         )
     wrong += [
-        f"--tags {tag}: nothing has this tag; allowed is static, for playbooks/validate.yml, or no --tags"
+        f"--tags {tag}: no task has this tag; allowed is static, for playbooks/validate.yml, or no --tags"
         for tag in called.tags
         if tag not in TAGS and not (called.validates and tag == "static")
     ]
     wrong += [
-        f"{name}: given with -e, it holds for the controller too, which needs {wanted}; "
-        "write it to the inventory"
+        f"{name}: given with -e, it applies to the controller too, which needs {wanted}; "
+        "set it in the inventory"
         for name, (found, wanted) in called.connection.items()
         if found != wanted
     ]

@@ -210,7 +210,7 @@ def unobtainable(given: Variables) -> list[str]:
         if not refused or not one["chosen"] or name not in missing:
             continue
         value = given[refused["choice"]]
-        what = "cannot be had here" if value == name else f"needs {name}, which cannot be had here"
+        what = "is not available here" if value == name else f"needs {name}, which is not available here"
         wrong.append(f"{refused['choice']}: {value} {what} ({missing[name]}); {refused['instead']}")
     return wrong
 
@@ -239,7 +239,9 @@ def urls(given: Variables) -> list[str]:
         elif re.match(r"^https?://\[", str(value)):
             wrong.append(f"{name}: {value!r} has an IPv6 address, which the platform does not support yet")
         elif is_example(urlsplit(str(value)).hostname or ""):
-            wrong.append(f"{name}: {value!r} has an address of the documentation's examples; write your own")
+            wrong.append(
+                f"{name}: {value!r} has an address that is reserved for examples (RFC 5737); write your own"
+            )
     return wrong
 
 
@@ -533,7 +535,7 @@ def delivery(given: Variables) -> list[str]:
     if port != given.get("secrets_delivery_database_port"):
         wrong.append(
             f"secrets_delivery_database_port: {given.get('secrets_delivery_database_port')} is not "
-            f"postgres_vault_port, {port}; they are the same"
+            f"postgres_vault_port, {port}; both must be the same"
         )
     for address in given.get("postgres_vault_addresses") or []:
         if not is_network(str(address)):

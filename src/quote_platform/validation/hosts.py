@@ -76,7 +76,7 @@ def groups(found: Groups, own: list[str]) -> list[str]:
     lost = sorted(nodes - set(found.get("kube_nodes", [])))
     if lost:
         wrong.append(
-            f"kube_nodes: the group lacks {', '.join(lost)}; control_plane and workers are its children"
+            f"kube_nodes: the group lacks {', '.join(lost)}; control_plane and workers must be its children"
         )
     return wrong
 
@@ -97,7 +97,7 @@ def shape(found: Groups, allow_no_workers: bool) -> list[str]:
     if len(vaults) not in (0, 1, 3):
         wrong.append(f"vault: the group has {len(vaults)} hosts; allowed are 1 or 3, or none")
     for host in sorted(set(vaults) & {*masters, *workers, *found.get("object_store", [])}):
-        wrong.append(f"{host}: is in vault and in another group; what holds all secrets holds nothing else")
+        wrong.append(f"{host}: is in vault and in another group; a host of Vault runs nothing else")
     for host in machines(found):
         if not NAME.fullmatch(host):
             wrong.append(f"{host}: not a node's name; allowed are up to 63 of a-z, 0-9 and - (RFC 1123)")
@@ -140,16 +140,16 @@ def not_reachable(address: str) -> str:
         if re.fullmatch(r"[\d.]+", address):
             return "is not an IP address"
         if address.lower() in ("localhost", "localhost.localdomain"):
-            return "is every machine itself"
+            return "is a loopback address"
         return "" if DNS_NAME.fullmatch(address.lower()) else "is not a DNS name"
     known = ipaddress.ip_address(address)
     for fits, reason in (
-        (known.is_unspecified, "is no machine's address"),
-        (known.is_loopback, "is every machine itself"),
+        (known.is_unspecified, "is the unspecified address"),
+        (known.is_loopback, "is a loopback address"),
         (known.is_multicast, "is a multicast address"),
         (known.is_link_local, "is a link-local address"),
         (known.is_reserved, "is a reserved address"),
-        (is_example(address), "is an address of the documentation's examples"),
+        (is_example(address), "is reserved for examples in documentation (RFC 5737)"),
     ):
         if fits:
             return reason
@@ -212,14 +212,16 @@ def networks(given: Variables, known: dict[str, Any]) -> list[str]:
         elif name not in found:
             wrong.append(f"{name}: {given[name]!r} is not a network; allowed is for example 10.244.0.0/16")
     if len(found) == 2 and found["cluster_pod_cidr"].overlaps(found["cluster_service_cidr"]):
-        wrong.append("cluster_pod_cidr: overlaps cluster_service_cidr; they must lie apart")
+        wrong.append("cluster_pod_cidr: overlaps cluster_service_cidr; they must not overlap")
     for name, least in (("cluster_pod_cidr", 22), ("cluster_service_cidr", 24)):
         if name in found and found[name].prefixlen > least:
             wrong.append(f"{name}: /{found[name].prefixlen} is too small; allowed is at most /{least}")
     for host, address in known.items():
         for name, network in found.items():
             if is_address(str(address)) and ipaddress.ip_address(str(address)) in network:
-                wrong.append(f"{host}: ansible_host {address} lies in {name} {network}; they must lie apart")
+                wrong.append(
+                    f"{host}: ansible_host {address} lies in {name} {network}; nodes must lie outside of it"
+                )
     return wrong
 
 
@@ -288,7 +290,7 @@ def virtual_address(given: Mapping[str, Any], known: dict[str, Any]) -> list[str
     taken = {*PORTS, *((80, 443) if given.get("control_plane_schedulable") else ())}
     if port in taken or port in NODE_PORTS:
         wrong.append(
-            f"api_endpoint_port: {port} is another's on a control plane; allowed is any but "
+            f"api_endpoint_port: {port} is used by something else on control planes; allowed is any but "
             f"{', '.join(map(str, sorted(taken)))} and 30000 to 32767, such as 8443, by default that of "
             "cluster_endpoint"
         )

@@ -59,8 +59,8 @@ def unreached(host: str, away: dict[str, str]) -> list[str]:
 def changed(host: str, probe: Variables, asked: Any) -> list[str]:
     """Return what is asked for otherwise than the cluster stands with."""
     return [
-        f"{host}: its cluster stands with {name} {value}, not {asked[name]}, and cannot change it; "
-        f"write {value}, or build another cluster"
+        f"{host}: its cluster was built with {name} {value}, not {asked[name]}, and it cannot be changed "
+        f"afterwards; set it to {value}, or build another cluster"
         for name, value in (probe.get("lasting") or {}).items()
         if asked[name] != value
     ]
@@ -80,7 +80,8 @@ def twins(probes: dict[str, Variables]) -> list[str]:
         identity = probe.get("machine_id")
         if identity and identity in seen:
             wrong.append(
-                f"{host}: has the machine-id of {seen[identity]}; run systemd-machine-id-setup on it"
+                f"{host}: has the machine-id of {seen[identity]}; on it, run `rm -f /etc/machine-id "
+                "/var/lib/dbus/machine-id && systemd-machine-id-setup`, and restart it"
             )
         elif identity:
             seen[identity] = host
