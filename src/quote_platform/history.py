@@ -295,7 +295,7 @@ def run(given: Document, secrets: set[str], dry_run: bool) -> Document:
 
 
 def _chart(given: Document, staged: list[Document], known: set[str]) -> dict[str, str]:
-    """Return the files of the chart of one component. What is secret cannot be marked: it would be applied."""
+    """Return the files of a component's chart. A secret cannot be marked, since that would be applied."""
     documents = [item for one in staged if one["component"] == given["chart"] for item in one["documents"]]
     if not documents:
         raise Refused(f"nothing was rendered of {given['chart']}; nothing is committed")
