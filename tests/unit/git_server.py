@@ -6,11 +6,12 @@ import datetime
 import os
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -23,19 +24,22 @@ USER, PASSWORD = "flux", "a-token-that-may-read"
 class GitServer:
     """It can be stopped and started at the same address."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         self.folder = folder
         self.bare = folder / "app.git"
         self.work = folder / "work"
-        subprocess.run(["git", "init", "--quiet", "--bare", "-b", "main", self.bare], check=True)
-        subprocess.run(["git", "clone", "--quiet", self.bare, self.work], check=True, capture_output=True)
-        self.ca = _certificate(folder)
+        self.address = address
+        if not self.bare.exists():
+            subprocess.run(["git", "init", "--quiet", "--bare", "-b", "main", self.bare], check=True)
+            subprocess.run(["git", "clone", "--quiet", self.bare, self.work], check=True, capture_output=True)
+            _certificate(folder, address)
+        self.ca = (folder / "tls.crt").read_text()
         self.port = 0
         self.running: ThreadingHTTPServer | None = None
 
     def start(self) -> None:
         """Serve, at the same port as before."""
-        server = ThreadingHTTPServer(("127.0.0.1", self.port), _handler(self.folder))
+        server = ThreadingHTTPServer((self.address, self.port), _handler(self.folder))
         self.port = server.server_address[1]
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / "tls.crt", self.folder / "tls.key")
@@ -128,8 +132,8 @@ def _handler(folder: Path) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _certificate(folder: Path) -> str:
-    """Write key and certificate of 127.0.0.1; return the certificate."""
+def _certificate(folder: Path, address: str) -> None:
+    """Write key and certificate of an address."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "git")])
     now = datetime.datetime.now(datetime.UTC)
@@ -141,7 +145,7 @@ def _certificate(folder: Path) -> str:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -150,6 +154,18 @@ def _certificate(folder: Path) -> str:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
     )
-    text = made.public_bytes(serialization.Encoding.PEM).decode()
-    (folder / "tls.crt").write_text(text)
-    return text
+    (folder / "tls.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+
+
+def main(folder: str, address: str, port: str, first: str) -> None:
+    """Serve until it is ended, a repository that begins with the files of a folder: for molecule/flux."""
+    server = GitServer(Path(folder), address)
+    server.port = int(port)
+    files = [file for file in Path(first).rglob("*") if file.is_file()]
+    server.commit({str(file.relative_to(first)): file.read_text() for file in files})
+    server.start()
+    Event().wait()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -255,8 +255,13 @@ def test_a_version_that_does_not_become_ready_is_rolled_back(world: World) -> No
 
 def test_a_change_by_hand_is_undone(world: World) -> None:
     world.deliver("0.5.0")
-    world.patch(SERVICE, {"spec": {"ports": [{"name": "http", "port": 81, "targetPort": "http"}]}})
-    world.until(lambda: [one["port"] for one in world.get(SERVICE)["spec"]["ports"]] == [80])
+    path = "/spec/template/spec/containers/0/image"
+    by_hand = [{"op": "replace", "path": path, "value": f"{REPOSITORY}:0.4.9"}]
+    answer = world.server.ask("PATCH", DEPLOYMENT, by_hand, content="application/json-patch+json")
+    assert answer.is_success, answer.text
+    world.until(lambda: world.image() == f"{REPOSITORY}:0.5.0")
+    world.patch(SERVICE, {"spec": {"selector": {"app.kubernetes.io/name": "elsewhere"}}})
+    world.until(lambda: world.get(SERVICE)["spec"]["selector"] == {"app.kubernetes.io/name": "quote-app"})
     world.server.ask("DELETE", SERVICE)
     world.until(lambda: world.get(SERVICE).get("kind") == "Service")
 
@@ -287,3 +292,88 @@ def test_its_record_cannot_be_deleted_while_it_applies(world: World) -> None:
     answer = world.server.ask("DELETE", RELEASE)
     assert answer.status_code in {403, 422}, answer.text
     assert "delivery: playbook" in answer.json()["message"]
+
+
+@pytest.fixture
+def metrics(world: World, tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Run kube-state-metrics with the configuration of the role; return what it tells."""
+    folder = binaries("monitoring", "kube-state-metrics")
+    given = {"monitoring_delivery": True}
+    text = render(tmp_path, ("monitoring/templates/monitoring.yaml.j2", given))[0]
+    documents = [one for one in yaml.safe_load_all(text) if one]
+    name = "kube-state-metrics"
+    found = next(one for one in documents if one["kind"] == "Deployment" and one["metadata"]["name"] == name)
+    arguments = found["spec"]["template"]["spec"]["containers"][0]["args"]
+    config = next(one for one in arguments if "custom-resource-state-config" in one)
+    port, kubeconfig = _free_port(), world.server.kubeconfig(tmp_path / "kubeconfig")
+    command = [str(folder / name), f"--kubeconfig={kubeconfig}", f"--port={port}", "--host=127.0.0.1"]
+    command += [f"--telemetry-port={_free_port()}", "--telemetry-host=127.0.0.1", "--resources=nodes", config]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            yield lambda: _told(port)
+        finally:
+            _end(process)
+
+
+def _told(port: int) -> str:
+    with contextlib.suppress(httpx.HTTPError):
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+        return "\n".join(line for line in text.splitlines() if line.startswith("gotk_"))
+    return ""
+
+
+def test_its_figures_say_that_it_is_suspended(world: World, metrics: Callable[[], str]) -> None:
+    def line(kind: str) -> str:
+        lines = (one for one in metrics().splitlines() if f'customresource_kind="{kind}"' in one)
+        return next(lines, "")
+
+    world.deliver("0.7.0")
+    world.until(lambda: 'ready="True"' in line("HelmRelease") and 'suspended="false"' in line("HelmRelease"))
+    world.until(lambda: 'ready="True"' in line("GitRepository"))
+    world.patch(RELEASE, {"spec": {"suspend": True}})
+    world.until(lambda: 'suspended="true"' in line("HelmRelease"))
+    assert line("HelmRelease").startswith("gotk_resource_info{") and 'name="quote-app"' in line("HelmRelease")
+    world.commit("0.7.1")
+    time.sleep(6)
+    assert world.image() == f"{REPOSITORY}:0.7.0"
+    world.patch(RELEASE, {"spec": {"suspend": False}})
+    world.until(lambda: world.image() == f"{REPOSITORY}:0.7.1")
+
+
+def test_the_playbooks_take_it_back_without_a_rollout(world: World, tmp_path: Path) -> None:
+    """The last one: it ends the delivery."""
+    world.deliver("0.8.0")
+    before = world.get(DEPLOYMENT)
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "tasks": [{"ansible.builtin.include_role": {"name": "flux", "tasks_from": "withdraw"}}],
+    }
+    file = tmp_path / "play.yml"
+    file.write_text(json.dumps([play]))
+    values = yaml.safe_load((ROOT / "group_vars/all/versions.yml").read_text())
+    given = {name: value for name, value in values.items() if name.startswith("flux_")}
+    given |= {
+        "cluster_kubeconfig": str(world.server.kubeconfig(tmp_path / "kubeconfig")),
+        "component_render": "",
+    }
+    given |= {"cluster_name": "production", "application_namespace": SPACE, "cluster_pod_proxy": {}}
+    given |= {"cluster_monitoring_namespace": "monitoring", "flux_timeout": 60}
+    given |= {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+    command = ["ansible-playbook", "-i", "localhost,", "-c", "local", file, "-e", json.dumps(given)]
+    environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert world.get(RELEASE)["code"] == 404
+    after = world.get(DEPLOYMENT)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["spec"] == before["spec"]
+    assert managers(after) == {"quote-platform"} | (managers(before) - {"helm-controller"})
+    secrets = world.server.ask("GET", f"/api/v1/namespaces/{SPACE}/secrets").json()["items"]
+    assert not [one for one in secrets if one["type"].startswith("helm.sh/")]
+    for document in world.documents:  # and what is left of Flux goes with what they apply next
+        world.server.apply(plural(document["kind"]), document)
+    final = world.get(SERVICE)
+    assert "meta.helm.sh/release-name" not in final["metadata"].get("annotations", {})
+    assert final["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "quote-platform"
