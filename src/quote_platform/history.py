@@ -202,13 +202,13 @@ def judge(given: Document) -> list[str]:
             "render_remote: it has a password, which Git would keep in clear; allowed is an address without "
             "one, and a key of SSH or a credential helper"
         )
-    if given["chart"] and not FOLDER.fullmatch(given["folder"]):
+    if given.get("chart") and not FOLDER.fullmatch(given["folder"]):
         wrong.append(f"flux_path: {given['folder']!r} is not a folder; allowed is a path such as production")
         return wrong
     reason = _misplaced(given) or _unfit(Repository(Path(given["repository"]), given["branch"]), given)
     if reason:
         where = f"{given['repository']} {reason}" if given["repository"] else reason
-        allowed = "allowed is a Git repository of yours, or a new folder" if given["chart"] else ALLOWED
+        allowed = "allowed is a folder of its own: flux_path" if given.get("chart") else ALLOWED
         wrong.append(f"render_repository: {where}; {allowed}")
     return wrong
 
@@ -233,7 +233,7 @@ def _misplaced(given: Document) -> str:
 
 def ours(given: Document) -> list[str]:
     """Return the paths whose files are ours."""
-    if not given["chart"]:
+    if not given.get("chart"):
         return [OBJECTS, PINS, MARK]
     return [f"{given['folder']}/{name}" for name in (chart.CHART, chart.VALUES, chart.TEMPLATES)]
 
@@ -254,7 +254,7 @@ def _others(repository: Repository, given: Document) -> str:
     cluster = given["cluster"]
     if not repository.has("HEAD"):
         return ""
-    if given["chart"]:
+    if given.get("chart"):
         text = repository.git("show", f"HEAD:{given['folder']}/{chart.CHART}", check=False)
         notes = (yaml.safe_load(text) or {}).get("annotations") or {} if text else {chart.OWNER: cluster}
         whose = notes.get(chart.OWNER)
@@ -281,7 +281,7 @@ def run(given: Document, secrets: set[str], dry_run: bool) -> Document:
     if not staged:
         raise Refused("no component was rendered; nothing is committed")
     known = secrets | kept_secrets(Path(given["secrets_dir"]))
-    if given["chart"]:
+    if given.get("chart"):
         return _commit(given, _chart(given, staged, known), dry_run)
     warnings, wanted = [], {}
     for path, document in files(staged).items():
@@ -295,7 +295,7 @@ def run(given: Document, secrets: set[str], dry_run: bool) -> Document:
 
 
 def _chart(given: Document, staged: list[Document], known: set[str]) -> dict[str, str]:
-    """Return the files of the chart of one component. What is secret cannot be marked: it would be applied."""
+    """Return the files of a component's chart. A secret cannot be marked, since that would be applied."""
     documents = [item for one in staged if one["component"] == given["chart"] for item in one["documents"]]
     if not documents:
         raise Refused(f"nothing was rendered of {given['chart']}; nothing is committed")
@@ -313,7 +313,7 @@ def _commit(given: Document, wanted: dict[str, str], dry_run: bool) -> Document:
     if not dry_run:
         _open(repository, remote)
         if reason := _others(repository, given):  # by what its remote has
-            raise Refused(f"render_remote: {remote} {reason}" + ("" if given["chart"] else f"; {ALLOWED}"))
+            raise Refused(f"render_remote: {remote} {reason}; {ALLOWED}")
     before: dict[str, str] = {}
     if repository.there:
         start = given["branch"] if repository.has(f"refs/heads/{given['branch']}") else "HEAD"
@@ -420,7 +420,7 @@ def _author(repository: Repository) -> list[str]:
 
 
 def _message(given: Document, changed: dict[str, tuple[str, str]]) -> str:
-    top = given["folder"] if given["chart"] else OBJECTS
+    top = given["folder"] if given.get("chart") else OBJECTS
     objects = {path: pair for path, pair in changed.items() if path.startswith(f"{top}/")}
     created = sum(not old for old, _ in objects.values())
     deleted = sum(not new for _, new in objects.values())

@@ -97,7 +97,8 @@ def test_every_alert_has_a_fault_and_its_time() -> None:
         for word in call.args
         if isinstance(word, ast.Constant)
     ]
-    assert sorted(made) == sorted(set(alerts()) - {"Watchdog"})
+    # The lab's playbooks deliver; tests/unit/test_flux.py has what Flux and kube-state-metrics say of these.
+    assert sorted(made) == sorted(set(alerts()) - {"Watchdog", "DeliveryFailed", "DeliverySuspended"})
     rows = re.findall(r"^\|[^|]*\| \[(\w+)\]\(runbooks/\1\.md\)", (ROOT / "docs/alerts.md").read_text(), re.M)
     assert sorted(rows) == sorted(made)
 

@@ -356,6 +356,7 @@ def test_the_playbook_commits_what_roles_render(tmp_path: Path) -> None:
         "admission",
         "kube-router",
         "quote-app",
+        "quote-app-access",
     }
     assert PASSWORD not in everything(repository)
     assert (
