@@ -33,4 +33,5 @@ RELEASES = {
     "cert_manager/templates/patches.yaml.j2": Release(
         "cert_manager_manifests", {"cert-manager": "cert-manager", "kube-system": "cert-manager"}
     ),
+    "logging/templates/eck-patches.yaml.j2": Release("logging_manifests", {"elastic-system": "logging"}),
 }

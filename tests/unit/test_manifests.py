@@ -45,6 +45,7 @@ TEMPLATES = [
     "secrets_delivery/templates/csi-provider.yaml.j2",
     "logging/templates/logging.yaml.j2",
     "logging/templates/eck.yaml.j2",
+    "logging/templates/eck-patches.yaml.j2",
     "monitoring/templates/operator.yaml.j2",
     "monitoring/templates/nodes.yaml.j2",
     "monitoring/templates/monitoring.yaml.j2",

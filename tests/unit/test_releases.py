@@ -28,6 +28,12 @@ ROLES: dict[str, tuple[str, str, str, dict[str, dict[str, str]]]] = {
             }.items()
         },
     ),
+    "logging": (
+        "logging",
+        "logging/templates/eck-patches.yaml.j2",
+        "logging/templates/eck.yaml.j2",
+        {"eck": {"app.kubernetes.io/name": "eck"}},
+    ),
 }
 
 
