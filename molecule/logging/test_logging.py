@@ -198,7 +198,7 @@ def eck(inventory: Inventory, cluster: Cluster) -> Iterator[str]:
     """Ask ECK for a store; return the namespace."""
     inventory.converge(playbook="eck.yml")
     inventory.unchanged(playbook="eck.yml")
-    cluster.run("rollout status statefulset/eck --namespace=molecule-eck --timeout=120s")
+    cluster.run("rollout status statefulset/elastic-operator --namespace=molecule-eck --timeout=120s")
     yield "molecule-eck"
     cluster.run("delete namespace molecule-eck --wait=false")
     cluster.run("delete validatingwebhookconfiguration elastic-webhook.k8s.elastic.co")

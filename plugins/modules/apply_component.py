@@ -16,6 +16,10 @@ options:
   manifests: {type: list, elements: dict, default: [], description: "Of releases, each with url and sha256."}
   base_url: {type: str, default: "", description: Replaces scheme and host of each URL; the path stays.}
   cache: {type: path, default: "", description: Folder on the controller that keeps fetched manifests.}
+  namespaces:
+    description: Namespaces of the manifests, each with the one that takes its place; patches come after.
+    type: dict
+    default: {}
   patches:
     description: Partial objects, each merged into the manifests' object of the same kind and name.
     type: list

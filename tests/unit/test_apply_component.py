@@ -108,6 +108,34 @@ def thing(kind: str, name: str, **more: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **more}
 
 
+def test_manifests_move_to_other_namespaces_before_they_are_patched() -> None:
+    documents = [
+        {"kind": "Namespace", "metadata": {"name": "up"}},
+        {
+            "kind": "Service",
+            "metadata": {"name": "up", "namespace": "up"},
+            "spec": {"selector": {"app": "up"}},
+        },
+        {"kind": "RoleBinding", "metadata": {"name": "a"}, "subjects": [{"name": "up", "namespace": "up"}]},
+        {"kind": "Hook", "webhooks": [{"clientConfig": {"service": {"name": "up", "namespace": "up"}}}]},
+        {"kind": "Role", "metadata": {"name": "b", "namespace": "other"}},
+        # What is called so in a schema is no namespace.
+        {"kind": "Kind", "properties": {"namespace": {"type": "up"}}},
+    ]
+    texts = [json.dumps(document) for document in documents]
+    patch = {"kind": "Namespace", "metadata": {"name": "down", "labels": {"a": "b"}}}
+    space, service, binding, hook, role, kind = manifests.assemble(texts, [patch], [], {"up": "down"})
+    assert space["metadata"] == patch["metadata"]
+    assert service == {
+        "kind": "Service",
+        "metadata": {"name": "up", "namespace": "down"},
+        "spec": {"selector": {"app": "up"}},
+    }
+    assert binding["subjects"] == [{"name": "up", "namespace": "down"}]
+    assert hook["webhooks"][0]["clientConfig"]["service"] == {"name": "up", "namespace": "down"}
+    assert [role, kind] == documents[4:]
+
+
 def test_assemble_opens_lists_skips_empty_documents_and_patches_by_kind_and_name() -> None:
     listed = json.dumps({"kind": "List", "items": [thing("Service", "a"), thing("ConfigMap", "a")]})
     documents = manifests.assemble(
@@ -330,7 +358,15 @@ def test_an_operator_starts_when_its_kinds_are_known(monkeypatch: pytest.MonkeyP
         thing("Deployment", "operator"),
         thing("CustomResourceDefinition", "dogs") | {"apiVersion": "apiextensions.k8s.io/v1"},
     ]
-    given |= {"manifests": [], "patches": [], "prune": False, "gone": [], "wait": [], "objects": wanted}
+    given |= {
+        "manifests": [],
+        "namespaces": {},
+        "patches": [],
+        "prune": False,
+        "gone": [],
+        "wait": [],
+        "objects": wanted,
+    }
     component.run(given, dry_run=False)
     assert did == ["CustomResourceDefinition", "dogs is Established", "Deployment"]
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
+from releases import RELEASES
 from rendering import render
 
 from quote_platform import roledocs
@@ -33,6 +34,7 @@ TEMPLATES = [
     "postgres/templates/backup.yaml.j2",
     "traefik/templates/traefik.yaml.j2",
     "cert_manager/templates/cert-manager.yaml.j2",
+    "cert_manager/templates/patches.yaml.j2",
     "cert_manager/templates/issuers.yaml.j2",
     "ingress_nginx/templates/ingress-nginx.yaml.j2",
     "quote_app/templates/access.yaml.j2",
@@ -48,6 +50,7 @@ TEMPLATES = [
     "secrets_delivery/templates/csi-provider.yaml.j2",
     "logging/templates/logging.yaml.j2",
     "logging/templates/eck.yaml.j2",
+    "logging/templates/eck-patches.yaml.j2",
     "monitoring/templates/operator.yaml.j2",
     "monitoring/templates/nodes.yaml.j2",
     "monitoring/templates/monitoring.yaml.j2",
@@ -131,12 +134,13 @@ def rendered(folder: Path) -> dict[str, list[dict[str, Any]]]:
     # Not its default: whoever names it has to follow.
     own = {"secrets_delivery_namespace": "delivery"}
     texts = render(folder, *((name, own) for name in TEMPLATES), workloads=True)
-    return {
-        name.replace("/templates/", "-").removesuffix(".j2"): [
-            document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document
-        ]
-        for name, text in zip(TEMPLATES, texts, strict=True)
-    }
+    found = {}
+    for name, text in zip(TEMPLATES, texts, strict=True):
+        documents = [document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document]
+        if name in RELEASES:
+            documents = RELEASES[name].patched(documents)
+        found[name.replace("/templates/", "-").removesuffix(".j2")] = documents
+    return found
 
 
 def test_every_object_fits(rendered: dict[str, list[dict[str, Any]]]) -> None:
@@ -433,7 +437,7 @@ def test_who_tells_figures_is_asked_for_them(rendered: dict[str, list[dict[str, 
             template = document.get("spec", {}).get("template", {})
             for container in template.get("spec", {}).get("containers", []):
                 for port in container.get("ports", []):
-                    if port.get("name") != "metrics":
+                    if port.get("name") not in {"metrics", "http-metrics"}:
                         continue
                     name = document["metadata"]["name"]
                     jobs = {
@@ -445,7 +449,7 @@ def test_who_tells_figures_is_asked_for_them(rendered: dict[str, list[dict[str, 
                     assert len(jobs) == 1, f"{name} is asked by {jobs or 'nobody'}"
                     assert port["containerPort"] in reached, f"a NetworkPolicy keeps Prometheus from {name}"
                     found |= jobs
-    assert found >= {"external-secrets", "log-collector", "eck", "velero", "traefik"}
+    assert found >= {"cert-manager", "external-secrets", "log-collector", "eck", "velero", "traefik"}
     looked_for = {*metrics.PODS, *metrics.NODES, *metrics.CONTROL_PLANES}
     assert found <= looked_for, "playbooks/verify.yml does not look for it"
 

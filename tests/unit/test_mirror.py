@@ -71,6 +71,20 @@ def test_every_manifest_has_a_checksum_and_a_source(catalogue: cat.Catalogue) ->
         assert "/".join(manifest.url.split("/")[3:5]) in catalogue.manifests
 
 
+def test_what_is_made_of_a_chart_is_what_its_publisher_released(catalogue: cat.Catalogue) -> None:
+    """To the byte: the checksums are of the files that its publisher serves."""
+    silently = source.Source(catalogue, silent)
+    charts = {(where, file) for where, origin in catalogue.manifests.items() for file in origin.charts}
+    made = set()
+    for manifest in catalogue.release_manifests:
+        where, _, file = filling.place(manifest)
+        if (where, file) in charts:
+            content = filling.manifest_content(catalogue, silently, manifest)
+            assert hashlib.sha256(content).hexdigest() == manifest.sha256, manifest.url
+            made.add((where, file))
+    assert made == charts
+
+
 def test_sources_are_of_the_pinned_version() -> None:
     versions = cat.versions()
     assert cat.module_version("kubernetes") == versions["kubernetes_version"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from botocore.utils import get_environ_proxies
+from releases import RELEASES
 from rendering import render
 from test_manifests import TEMPLATES, mistakes
 
@@ -55,10 +56,15 @@ def texts(folder: Path, given: dict[str, Any], templates: list[str]) -> dict[str
 
 
 def objects(folder: Path, given: dict[str, Any], templates: list[str] = TEMPLATES) -> Rendered:
-    return {
+    found = {
         file: [document for document in yaml.safe_load_all(text) if document]
         for file, text in texts(folder, given, templates).items()
     }
+    for name, release in RELEASES.items():
+        if name in templates:
+            file = name.replace("/templates/", "-").removesuffix(".j2")
+            found[file] = release.patched(found[file])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +132,7 @@ def test_the_secret_has_all_that_a_program_asks_for(rendered: Rendered, file: st
         ("snapshots-snapshots.yaml", {"store", "prune"}),
         ("vault_server-snapshots.yaml", {"store", "prune"}),
         ("velero-velero.yaml", {"velero", "node-agent"}),
-        ("cert_manager-cert-manager.yaml", {"controller"}),
+        ("cert_manager-patches.yaml", {"cert-manager-controller"}),
         ("secrets_delivery-operator.yaml", {"external-secrets"}),
     ],
 )
@@ -136,7 +142,7 @@ def test_who_asks_outside_has_it_in_the_environment_and_nobody_else(
     known = containers(rendered[file])
     assert {name for name, one in known.items() if "envFrom" in one} == told
     for name in told:
-        assert known[name]["envFrom"] == [{"secretRef": {"name": TOLD[file][0]}}]
+        assert known[name]["envFrom"] == [{"secretRef": {"name": TOLD.get(file, ("proxy", ""))[0]}}]
 
 
 def test_what_is_read_at_the_start_only_starts_anew_with_another_proxy(rendered: Rendered) -> None:
@@ -356,7 +362,7 @@ def test_a_proxy_with_an_address_is_all_that_is_reached(host: str, cidr: str) ->
 SHOWN = {
     "logging/templates/logging.yaml.j2": r"quote-platform/config: (\w{64})",
     "velero/templates/velero.yaml.j2": r"quote-platform/proxy: (\w{64})",
-    "cert_manager/templates/cert-manager.yaml.j2": r"quote-platform/proxy: (\w{64})",
+    "cert_manager/templates/patches.yaml.j2": r"quote-platform/proxy: (\w{64})",
     "secrets_delivery/templates/operator.yaml.j2": r"quote-platform/proxy: (\w{64})",
     "postgres/templates/backup.yaml.j2": r'PROXY_VERSION, value: "(\w{8})"',
 }

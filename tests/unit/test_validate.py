@@ -746,7 +746,8 @@ def test_the_controller_is_asked_for_manifests_that_it_does_not_have(tmp_path: P
     assert sources.manifests(wanted[:2], "", cache) == []
     folder = inventory(tmp_path / "upstream", {"vars": {"component_cache": str(tmp_path / "none")}})
     assert [urlsplit(url).netloc for url in task.controller_urls(*of_a_task(folder))] == [
-        "raw.githubusercontent.com"
+        "raw.githubusercontent.com",
+        "download.elastic.co",
     ]
 
 

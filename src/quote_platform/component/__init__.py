@@ -35,6 +35,7 @@ SPEC: dict[str, Any] = {
     "manifests": {"type": "list", "elements": "dict", "default": []},
     "base_url": {"type": "str", "default": ""},
     "cache": {"type": "path", "default": ""},
+    "namespaces": {"type": "dict", "default": {}},
     "patches": {"type": "list", "elements": "dict", "default": []},
     "objects": {"type": "list", "elements": "dict", "default": []},
     "prune": {"type": "bool", "default": False},
@@ -64,7 +65,7 @@ Change = tuple[str, Document, Document]
 def run(given: Document, dry_run: bool) -> Document:
     """Apply, delete, then wait; return what the task returns."""
     texts = [fetch(manifest, given["base_url"], Path(given["cache"])) for manifest in given["manifests"]]
-    documents = assemble(texts, given["patches"], given["objects"])
+    documents = assemble(texts, given["patches"], given["objects"], given["namespaces"])
     if given["prune"]:
         _check(given["name"], documents)
     if given.get("render"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -93,13 +94,34 @@ def matches(patch: Document, document: Document) -> bool:
     )
 
 
-def assemble(texts: list[str], patches: list[Document], objects: list[Document]) -> list[Document]:
-    """Return the component's documents, patched."""
+def moved(value: Any, namespaces: Mapping[str, str]) -> Any:
+    """Return a part of a document that names other namespaces than it did, as its own or in a reference."""
+    if isinstance(value, list):
+        return [moved(item, namespaces) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: moved(item, namespaces) for key, item in value.items()}
+    if isinstance(name := found.get("namespace"), str):
+        found["namespace"] = namespaces.get(name, name)
+    if found.get("kind") == "Namespace" and isinstance(metadata := found.get("metadata"), dict):
+        metadata["name"] = namespaces.get(metadata["name"], metadata["name"])
+    return found
+
+
+def assemble(
+    texts: list[str],
+    patches: list[Document],
+    objects: list[Document],
+    namespaces: Mapping[str, str] | None = None,
+) -> list[Document]:
+    """Return the component's documents, in the namespaces that are given for the manifests', then patched."""
     documents: list[Document] = []
     for text in texts:
         for document in yaml.load_all(text, Loader=loader()):
             if document:
                 documents += document["items"] if document.get("kind") == "List" else [document]
+    if namespaces:
+        documents = [moved(document, namespaces) for document in documents]
     for patch in patches:
         at = next((i for i, document in enumerate(documents) if matches(patch, document)), None)
         if at is None:

@@ -21,6 +21,7 @@ SITES = {
     "apt.releases.hashicorp.com": "apt/hashicorp",
     "raw.githubusercontent.com": "manifests",
     "github.com": "manifests",
+    "download.elastic.co": "manifests",
 }
 NGINX = """
 ssl_certificate /srv/outside/tls.crt;

@@ -151,11 +151,30 @@ class Manifest(Entry):
     sha256: str = ""
 
 
+class Maker(StrEnum):
+    """How a publisher makes a release manifest of what Helm renders; mirror/charts.py has each."""
+
+    CONCATENATED = "concatenated"
+    WITHOUT_HELM = "without-helm"
+
+
+class Chart(Entry):
+    """The chart of which a release manifest is made, and how Helm is called for it."""
+
+    folder: str
+    maker: Maker
+    release: str
+    namespace: str
+    values: list[str] = []  # files of the module
+    options: list[str] = []
+
+
 class Origin(Needed):
-    """The recipe that has a repository's release manifests, and which of its modules if not the first."""
+    """The recipe of which a module has a publisher's release manifests, or the charts of which they are made."""
 
     recipe: str
-    module: str = ""
+    module: str = ""  # if it is not the first
+    charts: dict[str, Chart] = {}  # file name of a manifest -> chart; others lie in the module
 
 
 class Unbuildable(Needed):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from quote_platform import paths
 from quote_platform.images import untagged
-from quote_platform.mirror import availability, progress, publish, storage, upstream
+from quote_platform.mirror import availability, charts, progress, publish, storage, upstream
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source, run
 from quote_platform.mirror.storage import MirrorError, RefusedError
@@ -148,25 +148,41 @@ def _image(source: Source | None, image: cat.Image, component: str = "") -> Arti
     )
 
 
+def place(manifest: cat.Manifest) -> tuple[str, str, str]:
+    """Return of a manifest, by its URL: OWNER/PROJECT, tag, and the file in that or among its release's."""
+    path = urlsplit(manifest.url).path.lstrip("/").replace("/releases/download/", "/")
+    owner, project, tag, file = path.split("/", 3)
+    return f"{owner}/{project}", tag, file
+
+
+def manifest_content(catalogue: cat.Catalogue, source: Source, manifest: cat.Manifest) -> bytes:
+    """Return a manifest from the sources of its module; its checksum is for the caller to judge."""
+    where, _, file = place(manifest)
+    origin = catalogue.manifests[where]
+    module = source.module(origin.recipe, origin.module)
+    if chart := origin.charts.get(file):
+        return charts.make(source.helm(), module, cat.module_version(origin.recipe), chart)
+    # A module's zip is the repository at its tag, so what lies in it has upstream's checksum.
+    return (module / file).read_bytes()
+
+
 def _manifest(catalogue: cat.Catalogue, source: Source, manifest: cat.Manifest) -> Artifact:
-    owner, project, tag, *rest = urlsplit(manifest.url).path.lstrip("/").split("/")
-    origin = catalogue.manifests.get(f"{owner}/{project}")
-    recipe, module = (origin.recipe, origin.module) if origin else ("", "")
+    where, tag, _ = place(manifest)
+    origin = catalogue.manifests.get(where)
 
     def build(_: str) -> None:
-        # A module's zip is the repository at its tag, so what lies in it has upstream's checksum.
-        publish.add_manifest(manifest, (source.module(recipe, module) / Path(*rest)).read_bytes())
+        publish.add_manifest(manifest, manifest_content(catalogue, source, manifest))
 
     return Artifact(
         kind="manifest",
         name=manifest.url,
         version=tag,
         host=upstream.host_of(manifest.url),
-        component=project,
+        component=where.partition("/")[2],
         key=lambda: cat.digest(manifest),
         there=lambda: publish.manifest_file(manifest.url).is_file(),
         fetch=lambda _: publish.add_manifest(manifest, upstream.manifest(manifest.url)),
-        build=build if recipe else None,
+        build=build if origin else None,
         parts=origin.part if origin else (cat.Part.CORE,),
     )
 

