@@ -170,7 +170,7 @@ class Chart(Entry):
 
 
 class Origin(Needed):
-    """The recipe that has a publisher's release manifests in a module, or the charts of which they are made."""
+    """The recipe with a publisher's release manifests in a module, or the charts of which they are made."""
 
     recipe: str
     module: str = ""  # if it is not the first
