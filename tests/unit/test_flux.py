@@ -138,7 +138,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with contextlib.ExitStack() as running:
         server = running.enter_context(api_server(tmp_path_factory.mktemp("server")))
         git = running.enter_context(git_server(tmp_path_factory.mktemp("git")))
-        given = {"flux_repository": f"https://127.0.0.1:{git.port}/app.git", "flux_ca": git.ca}
+        given: dict[str, Any] = {
+            "flux_repository": f"https://127.0.0.1:{git.port}/app.git",
+            "flux_ca": git.ca,
+        }
         given |= {"flux_username": USER, "flux_password": PASSWORD, "flux_path": "production"}
         given |= {"flux_interval": 2, "flux_rollout_timeout": 15}
         texts = render(
@@ -181,12 +184,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             config.write_text(json.dumps(content))
             log = home / f"{name}.log"
             one.logs.append(log)
-            file = running.enter_context(log.open("wb"))
+            out = running.enter_context(log.open("wb"))
             # Without an election of a leader, which works in a cluster only.
             command = [str(folder / name), "--watch-all-namespaces=false"]
             command += [f"--metrics-addr=127.0.0.1:{_free_port()}", f"--health-addr=127.0.0.1:{_free_port()}"]
             environment = os.environ | {"KUBECONFIG": str(config), "RUNTIME_NAMESPACE": FLUX}
-            process = subprocess.Popen([*command, *arguments], stdout=file, stderr=file, env=environment)
+            process = subprocess.Popen([*command, *arguments], stdout=out, stderr=out, env=environment)
             one.processes.append(process)
             running.callback(_end, process)
         for document in delivery:
@@ -206,9 +209,10 @@ def test_it_takes_over_from_the_playbooks_without_a_rollout(world: World) -> Non
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"]["template"] == before["spec"]["template"]
     assert after["spec"]["replicas"] == before["spec"]["replicas"]
-    for path in (DEPLOYMENT, SERVICE):
-        world.until(lambda path=path: "quote-platform" not in managers(world.get(path)))
-        assert "helm-controller" in managers(world.get(path))
+    world.until(
+        lambda: not any("quote-platform" in managers(world.get(one)) for one in (DEPLOYMENT, SERVICE))
+    )
+    assert all("helm-controller" in managers(world.get(one)) for one in (DEPLOYMENT, SERVICE))
 
 
 def test_a_commit_is_applied(world: World) -> None:
@@ -361,7 +365,7 @@ def test_the_playbooks_take_it_back_without_a_rollout(world: World, tmp_path: Pa
     given |= {"cluster_name": "production", "application_namespace": SPACE, "cluster_pod_proxy": {}}
     given |= {"cluster_monitoring_namespace": "monitoring", "flux_timeout": 60}
     given |= {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
-    command = ["ansible-playbook", "-i", "localhost,", "-c", "local", file, "-e", json.dumps(given)]
+    command = ["ansible-playbook", "-i", "localhost,", "-c", "local", str(file), "-e", json.dumps(given)]
     environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

@@ -27,6 +27,7 @@ PODS = {
     "postgres": "cnpg.io/podRole=instance",
     "quote-app": "app.kubernetes.io/name=quote-app",
     "traefik": "app.kubernetes.io/name=traefik",
+    "flux": "app.kubernetes.io/name=flux",
     "velero": "app.kubernetes.io/name=velero",
 }
 EXPECTED_ALERTS = {"Watchdog"}  # it says that alerts are evaluated at all
