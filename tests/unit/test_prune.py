@@ -163,8 +163,8 @@ def apply(cluster: Cluster) -> Apply:
             "cache": "",
             "wait": [],
         }
-        given |= {"manifests": [], "patches": [], "objects": list(objects), "prune": True, "timeout": timeout}
-        given["gone"] = list(gone)
+        given |= {"manifests": [], "namespaces": {}, "patches": [], "objects": list(objects)}
+        given |= {"prune": True, "timeout": timeout, "gone": list(gone)}
         return component.run(given, dry_run)
 
     return apply
