@@ -31,6 +31,9 @@ options:
       call: {type: bool, default: false, description: Call it each time, without looking what is there.}
   read: {type: list, elements: str, default: [], description: Paths to read.}
   timeout: {type: int, default: 120, description: Seconds to wait for what comes up.}
+notes:
+  - C(community.hashi_vault) neither initialises nor unseals, restores no snapshot, and its C(vault_write)
+    cannot tell whether anything would change.
 author: [Quote Platform]
 """
 RETURN = """

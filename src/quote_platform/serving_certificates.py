@@ -6,6 +6,9 @@ Python runs it. It keeps to what Ubuntu 22.04 has, Python 3.10 and cryptography 
 
 The kubelet of node X may ask for the common name system:node:X, the DNS name X and X's known addresses.
 Anything else is left pending and logged.
+
+kubelet-csr-approver does this from a pod, which needs the pod network first, and judges by DNS, and by
+patterns of names and networks; here each node has its own addresses, of the inventory.
 """
 
 import base64
