@@ -20,8 +20,9 @@ from api_server import ApiServer, _end, _free_port, api_server
 from git_server import PASSWORD, USER, GitServer, git_server
 from rendering import render
 
-from quote_platform.delivery import chart
+from quote_platform.delivery import chart, environment
 from quote_platform.history import written
+from quote_platform.images import Reference
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source
 
@@ -34,6 +35,7 @@ DEPLOYMENT = f"/apis/apps/v1/namespaces/{SPACE}/deployments/quote-app"
 SERVICE = f"/api/v1/namespaces/{SPACE}/services/quote-app"
 PLURALS = {"NetworkPolicy": "networkpolicies", "Ingress": "ingresses", "GitRepository": "gitrepositories"}
 PLURALS |= {"ValidatingAdmissionPolicy": "validatingadmissionpolicies"}
+PROMOTED = "inventories/production/group_vars/platform/images.yml"
 MERGE = "application/merge-patch+json"
 
 
@@ -44,6 +46,7 @@ class World:
         self.server, self.git, self.documents = server, git, documents
         found = next(one for one in documents if one["kind"] == "Deployment")
         self.rendered = found["spec"]["template"]["spec"]["containers"][0]["image"]
+        self.promoted: dict[str, str] = {}
         self.logs: list[Path] = []
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -58,7 +61,7 @@ class World:
         made = chart.files("quote-app", "production", self.documents, self.rendered, written)
         made["values.yaml"] = written({"quote_app_image": f"{REPOSITORY}:{tag}"})
         made |= {name.replace("__", "/").replace("_yaml", ".yaml"): text for name, text in more.items()}
-        return self.git.commit({f"production/{path}": text for path, text in made.items()})
+        return self.git.commit({f"production/{path}": text for path, text in made.items()} | self.promoted)
 
     def image(self) -> str:
         return str(self.get(DEPLOYMENT)["spec"]["template"]["spec"]["containers"][0]["image"])
@@ -143,7 +146,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "flux_ca": git.ca,
         }
         given |= {"flux_username": USER, "flux_password": PASSWORD, "flux_path": "production"}
-        given |= {"flux_interval": 2, "flux_rollout_timeout": 15}
+        given |= {"flux_interval": 2, "flux_rollout_timeout": 15, "flux_image_file": PROMOTED}
         texts = render(
             tmp_path_factory.mktemp("rendered"),
             ("quote_app/templates/quote-app.yaml.j2", {}),
@@ -217,6 +220,19 @@ def test_it_takes_over_from_the_playbooks_without_a_rollout(world: World) -> Non
 
 def test_a_commit_is_applied(world: World) -> None:
     world.deliver("0.2.0")
+
+
+def test_a_promotion_is_a_deployment(world: World) -> None:
+    world.deliver("0.2.0")
+    image = f"{REPOSITORY}:0.2.9@sha256:{'a' * 64}"
+    (world.git.work / "inventories/production").mkdir(parents=True)
+    environment.promote(world.git.work / "inventories/production", [Reference.parse(image)])
+    world.promoted = {PROMOTED: (world.git.work / PROMOTED).read_text()}
+    try:
+        world.commit("0.2.0")
+        world.until(lambda: world.image() == image)
+    finally:
+        world.promoted = {}
 
 
 @pytest.mark.parametrize(
