@@ -20,6 +20,7 @@ from api_server import ApiServer, _end, _free_port, api_server
 from git_server import PASSWORD, USER, GitServer, git_server
 from rendering import render
 
+from quote_platform import component
 from quote_platform.delivery import chart, environment
 from quote_platform.history import written
 from quote_platform.images import Reference
@@ -162,8 +163,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 server.apply("customresourcedefinitions", yaml.safe_load(file.read_text()))
         # As the playbooks have it until now, with a tag of theirs.
         app = [one for one in app if one["kind"] != "Middleware"]  # Traefik's, which is not here
-        for document in [*access, *app]:
+        for document in access:
             server.apply(plural(document["kind"]), document)
+        task = {name: option.get("default") for name, option in component.SPEC.items()}
+        task |= {"name": "quote-app", "objects": app}
+        task |= {"kubeconfig": str(server.kubeconfig(tmp_path_factory.mktemp("playbooks") / "kubeconfig"))}
+        component.run(task, dry_run=False)
         one = World(server, git, app)
         one.commit("0.1.0")
         for document in flux:
