@@ -13,6 +13,8 @@ from quote_platform.mirror.source import run
 EMPTY = ["/etc/machine-id", "/etc/hostname", "/etc/resolv.conf"]
 # Installed for a role that configures them first; nobody else's machine runs them.
 DISABLED = ["haproxy.service", "keepalived.service"]
+# The mirror's host serves names itself.
+DISABLED_ON_MIRROR = ["systemd-resolved.service"]
 MASKED = ["systemd-udevd.service", "systemd-udev-trigger.service", "getty.target", "console-getty.service"]
 
 
@@ -31,7 +33,8 @@ def _ensure(mirror: bool) -> str:
     kind = "mirror" if mirror else "node"
     packages = recipe["packages"] + (recipe["mirror_packages"] if mirror else [])
     trees = [_folder() / "rootfs", *([_folder() / "mirror"] if mirror else [])]
-    key = digest(recipe["suite"], packages, DISABLED, MASKED, EMPTY, Path(__file__), *trees)
+    disabled = DISABLED + (DISABLED_ON_MIRROR if mirror else [])
+    key = digest(recipe["suite"], packages, disabled, MASKED, EMPTY, Path(__file__), *trees)
     name = f"localhost/quote-platform-{kind}:{key}"
     if podman.rows("images", "--filter", f"reference={name}"):
         return name
@@ -41,7 +44,7 @@ def _ensure(mirror: bool) -> str:
         part = tar.with_name(f".{tar.name.removesuffix('.tar')}.part.tar")
         hooks = [
             *(f'--customize-hook=cp -r {tree}/. "$1"/' for tree in trees),
-            f'--customize-hook=chroot "$1" systemctl disable {" ".join(DISABLED)}',
+            f'--customize-hook=chroot "$1" systemctl disable {" ".join(disabled)}',
             f'--customize-hook=chroot "$1" systemctl mask {" ".join(MASKED)}',
             '--customize-hook=rm -rf "$1"/etc/ssh/ssh_host_* "$1"/etc/apt/sources.list',
             '--customize-hook=rm -rf "$1"/var/lib/apt/lists/*',
