@@ -39,8 +39,7 @@ LAYERS = ("lint", "unit", "molecule", "e2e")
 # One uses a processor and a little; a third would make what is timed miss its bounds.
 LANES_AT_ONCE = 2
 ON_NODES = ("molecule", "e2e")  # these need the mirror
-# Beside those on nodes, with what these leave of the processors. The end-to-end tests leave most, since
-# they wait for what they have broken to come back; Molecule's two lanes use what there is.
+# Beside those on nodes, to their end, with what these leave of the processors: nodes often wait.
 BEHIND = ("lint", "unit")
 BEHIND_NICE = 10
 
@@ -545,12 +544,10 @@ def main() -> int:
     # without other nodes beside them: they hold the platform to its times.
     phase("mirror")
     with ThreadPoolExecutor() as pool:
+        left = pool.submit(lane_of, behind, deadline)
         phase(*BEHIND)
-        beside = "e2e" if steps.get("e2e") else "molecule"
-        for layer in ON_NODES:
-            if layer == beside:
-                left = pool.submit(lane_of, behind, deadline)
-            phase(layer)
+        phase("molecule")
+        phase("e2e")
         if behind:
             with stopwatch(phases, "what was left of " + ", ".join(BEHIND)):
                 outcomes += left.result()
