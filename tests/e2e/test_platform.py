@@ -9,10 +9,10 @@ import pytest
 
 from .conftest import NAME, ROOT, Eventually, Lab, Run, primary_of, sql, stored, writer
 
-# The bounds of docs/benchmarks.md with room: a busy machine of CI is no reason to fail. Of the first, 133 s
-# were seen.
-SECOND_RUN_SECONDS = 180
-DRY_RUN_SECONDS = 180
+# The bounds of docs/benchmarks.md with room: a busy machine of CI is no reason to fail. More than 180 s were
+# seen right after the first whole run.
+SECOND_RUN_SECONDS = 300
+DRY_RUN_SECONDS = 300
 # In the midst of these it is killed, each on what the one before left; the last one brings the network first.
 KILLED_IN = (
     ("site.yml", "kubernetes_packages : Install the packages"),
