@@ -228,7 +228,7 @@ def e2e(proof: bool, tests: str = "") -> list[Step]:
         command += ["-k", f"a_whole_run_converges or {tests}"]
     if not proof:
         return [Step("e2e", "lab", [*command, "tests/e2e", "-m", "not proof"], 60, reports=True)]
-    own = [Step("e2e", name, [*command, *tests], 60, reports=True) for name, tests in OWN_LABS.items()]
+    own = [Step("e2e", name, [*command, *places], 60, reports=True) for name, places in OWN_LABS.items()]
     others = [f"--ignore=tests/e2e/test_{name}.py" for name in OWN_LABS]
     return [*own, Step("e2e", "lab", [*command, "tests/e2e", *others], 180, reports=True)]
 

@@ -4,7 +4,8 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
@@ -29,42 +30,42 @@ SECONDS_OF_A_SECOND_RUN = 60
 pytestmark = pytest.mark.proof(minutes=25)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Old(Application):
     """A lab with the core of the platform at the version before."""
 
-    subnet: str = ""
-    masters: list[str] = field(default_factory=list)
+    subnet: str
+    masters: list[str]
     # Where the API server is reached.
-    endpoint: str = ""
+    endpoint: str
     # How long it may be away at a time.
-    seconds_without_api: float = 0
+    seconds_without_api: float
     # Tasks in which the upgrade is killed.
-    killed_in: tuple[str, ...] = ()
+    killed_in: tuple[str, ...]
     lab_up: tuple[str, ...] = ()
 
 
-def addresses(network: str) -> list[str]:
-    """Return those of the workers."""
-    return [f"{network}.{20 + number}" for number in (1, 2, 3)]
+def old_cluster(name: str, network: str, masters: int, api: str, **more: Any) -> Old:
+    """Return a lab; `network` is the beginning of its addresses, `api` the rest of that of the API server."""
+    return Old(
+        name=name,
+        subnet=f"{network}.0/24",
+        workers=[f"{network}.{20 + number}" for number in (1, 2, 3)],
+        masters=[f"master-{number}" for number in range(1, masters + 1)],
+        endpoint=f"https://{network}.{api}",
+        **more,
+    )
 
 
 CLUSTERS = {
-    "one-control-plane": lambda: Old(
-        name="e2e-upgrade",
-        subnet="10.89.44.0/24",
-        workers=addresses("10.89.44"),
-        masters=["master-1"],
-        endpoint="https://10.89.44.11:6443",
-        seconds_without_api=30,
-        killed_in=KILLED_IN,
+    "one-control-plane": lambda: old_cluster(
+        "e2e-upgrade", "10.89.44", 1, "11:6443", seconds_without_api=30, killed_in=KILLED_IN
     ),
-    "three-control-planes": lambda: Old(
-        name="e2e-upgrade-3",
-        subnet="10.89.52.0/24",
-        workers=addresses("10.89.52"),
-        masters=["master-1", "master-2", "master-3"],
-        endpoint="https://10.89.52.10:8443",
+    "three-control-planes": lambda: old_cluster(
+        "e2e-upgrade-3",
+        "10.89.52",
+        3,
+        "10:8443",
         seconds_without_api=5,
         killed_in=("control_plane : Upgrade the static pods", "upgrade : Drain the node"),
         lab_up=("--virtual-ip", "--control-planes=3", "--control-plane-memory=2500m", "--worker-memory=3g"),
