@@ -63,11 +63,13 @@ class Strict:
         self.lock = threading.Lock()
         # Of all calls: refused for being too much; done, and answered by an error.
         self.throttled = self.lost = self.delay = 0.0
-        self.profile_seconds = self.release_seconds = self.database_seconds = 0.0
+        self.database_seconds = 0.0
+        # How often is refused: a machine with a new profile; the end of a subnet whose balancer has gone.
+        self.profile_unseen = self.unreleased = 0
         # Whose first call is done, and answered by an error.
         self.lose: set[str] = set()
-        self.profiles: dict[str, float] = {}
-        self.releasing: dict[str, float] = {}
+        self.profiles: dict[str, int] = {}
+        self.releasing: dict[str, int] = {}
         self.database_since = 0.0
         self.calls: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -78,7 +80,8 @@ class Strict:
     def reset(self) -> None:
         calls = self.app.get_application({"PATH_INFO": "/moto-api/", "HTTP_HOST": "localhost"}).test_client()
         assert calls.post("/moto-api/reset").status_code == 200
-        self.throttled = self.lost = self.delay = self.profile_seconds = self.release_seconds = 0.0
+        self.throttled = self.lost = self.delay = 0.0
+        self.profile_unseen = self.unreleased = 0
         self.database_seconds = self.database_since = 0.0
         self.profiles, self.releasing, self.lose = {}, {}, set()
         self.calls, self.refused, self.bodies = Counter(), Counter(), []
@@ -185,14 +188,14 @@ class Strict:
 
     # A profile is seen later: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/iam-roles-for-amazon-ec2.html
     def on_CreateInstanceProfile(self, given: Any, ec2: Any, elb: Any) -> None:
-        self.profiles[given["InstanceProfileName"]] = time.monotonic() + self.profile_seconds
+        self.profiles[given["InstanceProfileName"]] = self.profile_unseen
 
     def on_RunInstances(self, given: Any, ec2: Any, elb: Any) -> None:
         name = given.get("IamInstanceProfile.Name")
-        profiles = list(iam_backends[ACCOUNT]["aws"].instance_profiles.values())
-        if name and (
-            name not in {one.name for one in profiles} or self.profiles.get(name, 0) > time.monotonic()
-        ):
+        there = {one.name for one in iam_backends[ACCOUNT]["aws"].instance_profiles.values()}
+        unseen = self.profiles.get(name, 0)
+        if name and (name not in there or unseen):
+            self.profiles[name] = max(0, unseen - 1)
             text = f"Value ({name}) for parameter iamInstanceProfile.name: Invalid IAM Instance Profile name"
             raise Refusal("InvalidParameterValue", text)
         for one in self.there(ec2):
@@ -215,14 +218,16 @@ class Strict:
         balancers = [one for one in elb.load_balancers.values() if subnet in [net.id for net in one.subnets]]
         machines = [one for one in self.there(ec2) if one.subnet_id == subnet]
         gates = [one for one in self.gates(ec2) if one.subnet_id == subnet]
-        if balancers or machines or gates or self.releasing.get(subnet, 0) > time.monotonic():
+        held = self.releasing.get(subnet, 0)
+        if balancers or machines or gates or held:
+            self.releasing[subnet] = max(0, held - 1)
             raise Refusal("DependencyViolation")
 
     # https://docs.aws.amazon.com/elasticloadbalancing/latest/network/load-balancer-troubleshooting.html
     def on_DeleteLoadBalancer(self, given: Any, ec2: Any, elb: Any) -> None:
         balancer = elb.load_balancers.get(given["LoadBalancerArn"])
         for subnet in balancer.subnets if balancer else []:
-            self.releasing[subnet.id] = time.monotonic() + self.release_seconds
+            self.releasing[subnet.id] = self.unreleased
 
     # https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DeleteTargetGroup.html
     def on_DeleteTargetGroup(self, given: Any, ec2: Any, elb: Any) -> None:

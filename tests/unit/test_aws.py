@@ -443,9 +443,9 @@ def test_what_was_made_without_an_answer_is_found_and_not_made_again(strict: Str
 
 
 def test_a_profile_that_is_not_seen_yet_is_waited_for(strict: Strict) -> None:
-    strict.profile_seconds = 0.5
+    strict.profile_unseen = 2
     apply(**SMALL)
-    assert strict.refused["RunInstances InvalidParameterValue"] >= 1
+    assert strict.refused["RunInstances InvalidParameterValue"] >= 2
     assert set(found()) == declared(**SMALL)
 
 
@@ -459,7 +459,7 @@ def test_destroy_asks_for_the_name_and_leaves_nothing(strict: Strict) -> None:
     assert set(found()) == declared(**WIDE) and len(told["deleted"]) == len(
         [one for one in declared(**WIDE) if one[0] != "rules"]
     )
-    strict.release_seconds = 1.5  # interfaces of balancers
+    strict.unreleased = 2  # interfaces of balancers
     logs = found()["bucket", "postgres"].id
     with pytest.raises(ClientError, match="403"):  # the server speaks no TLS
         boto3.client("s3").put_object(Bucket=logs, Key="a", Body=b"b")

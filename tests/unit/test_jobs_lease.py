@@ -153,10 +153,17 @@ def test_a_holder_whose_clock_is_behind_is_not_taken_for_dead(
     first, second = (one.lease() for one in pair)
     first.take()
     server.set(renewTime=at(-3600))
-    signs = threading.Timer(0.2, lambda: server.set(renewTime=at(-3590)))
+    over = threading.Event()
+
+    def live() -> None:
+        while not over.wait(0.05):
+            server.set(renewTime=at(-3590))
+
+    signs = threading.Thread(target=live)
     signs.start()
     with pytest.raises(Held):
         second.take()
+    over.set()
     signs.join()
 
 
