@@ -1,7 +1,9 @@
 """The platform in a place as unkind as real ones: see docs/testing.md."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +16,8 @@ from .conftest import LOGS, ROOT, Application, Run, gone_before_and_after
 from .test_platform import succeeded
 
 NAME, SUBNET = "e2e-hostile", "10.89.46.0/24"
-LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--profile", "hostile")
+LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET)
+UNKIND = ("--profile", "hostile", "--behind-bastion")
 PARTS = ("core", "backups", "secrets", "monitoring")
 # Seconds within which a fault of the place is named.
 NAMED_WITHIN = 30
@@ -28,14 +31,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     workers = [f"10.89.46.{20 + number}" for number in (1, 2, 3)]
     folder = tmp_path_factory.mktemp("controller")
     with gone_before_and_after(Application(name=NAME, workers=workers)) as found:
-        found.command(*LAB_UP, *(word for part in PARTS for word in ("--components", part)))
+        found.command(*LAB_UP, *UNKIND, *(word for part in PARTS for word in ("--components", part)))
         told = settings()
         trusted = folder / "authorities.pem"
         trusted.write_text(Path(certifi.where()).read_text() + told["cluster_authorities"])
-        addresses = ",".join(["10.89.46.11", "10.89.46.111", "10.89.46.121", *workers])
         found.environment = {
             "https_proxy": told["cluster_http_proxy"],
-            "no_proxy": addresses,
             "SSL_CERT_FILE": str(trusted),
         }
         found.options = ["-e", f"component_cache={folder / 'manifests'}"]
@@ -83,6 +84,18 @@ def test_a_whole_run_converges_and_another_changes_nothing(place: Application) -
         run = place.play(f"{title} run in a hostile place", "site.yml", *arguments)
         succeeded(run)
         assert changed(run) == 0, run.output[-6000:]
+
+
+@pytest.mark.parametrize("playbook", ["cluster.yml", "platform.yml"])
+def test_a_bastion_that_is_away_for_ten_seconds_is_waited_for(place: Application, playbook: str) -> None:
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(place.play, f"{playbook} while the bastion is away", f"playbooks/{playbook}")
+        time.sleep(15)
+        with place.stopped("bastion"):
+            time.sleep(10)
+        run = running.result()
+    succeeded(run)
+    assert changed(run) == 0, run.output[-6000:]
 
 
 def test_every_function_works(place: Application) -> None:

@@ -50,7 +50,14 @@ def target(folder: Path, *ports: int) -> Target:
     api = SimpleNamespace(configuration=SimpleNamespace(cert_file=str(folder / "authority.crt")))
     core = SimpleNamespace(list_node=lambda: SimpleNamespace(items=[]))
     servers = [f"127.0.0.1:{port}" for port in ports]
-    known: Any = {"addresses": [], "servers": servers, "certificate_days": 21, "api": api, "core": core}
+    known: Any = {
+        "addresses": [],
+        "servers": servers,
+        "nodes": {},
+        "certificate_days": 21,
+        "api": api,
+        "core": core,
+    }
     return cast("Target", SimpleNamespace(**known))
 
 
@@ -77,6 +84,20 @@ def test_who_cannot_be_asked_is_said(tmp_path: Path) -> None:
     with server(tmp_path, 40) as (port, _):
         seen = certificates.certificates(target(tmp_path, port, 1))
         assert "not to be seen from here: 127.0.0.1:1" in seen.detail
+
+
+def test_a_node_is_asked_where_it_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    issuing.make(tmp_path / "authority", "authority", [], 100, issuer=None, is_ca=True)
+    asked = target(tmp_path)
+    addresses = [SimpleNamespace(type="InternalIP", address="10.0.0.1")]
+    node = SimpleNamespace(
+        metadata=SimpleNamespace(name="worker-1", labels={}), status=SimpleNamespace(addresses=addresses)
+    )
+    monkeypatch.setattr(asked, "core", SimpleNamespace(list_node=lambda: SimpleNamespace(items=[node])))
+    asked.nodes = {"worker-1": "198.51.100.7"}
+    assert [place.host for place in certificates.places(asked)] == ["198.51.100.7"]
+    asked.nodes = {}
+    assert [place.host for place in certificates.places(asked)] == ["10.0.0.1"]
 
 
 def authority(folder: Path, name: str, **given: Any) -> dict[str, Any]:

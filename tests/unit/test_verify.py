@@ -110,6 +110,7 @@ def test_the_playbook_tells_what_the_inventory_says() -> None:
     assert found["--host"] == {"shop.example.com"}
     assert found["--domain"] == {"cluster.example"}
     assert found["--postgres"] == {"orders"}
+    assert found["--node"] >= {"master-1=192.0.2.11", "worker-3=192.0.2.23"}
     assert found["--database"] == {"shop"}
     assert found["--namespace"] == {
         "application=shop",

@@ -4,12 +4,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from quote_platform import inventory
+from quote_platform import bastion, inventory
 from quote_platform.jobs.definition import Plan
 
 NAMES = [
     *("cluster_name", "cluster_kubeconfig"),
     *("monitoring_enabled", "monitoring_namespace", "cluster_monitoring_namespace"),
+    *bastion.NAMES,
 ]
 
 
@@ -20,6 +21,8 @@ class Cluster(BaseModel):
     kubeconfig: str = ""
     # Namespace of its Prometheus; empty where it has none.
     monitoring: str = ""
+    # By which bastion it is reached, if by one.
+    way: bastion.Way | None = None
     # Why the name is only that of the inventory.
     unknown: str = ""
 
@@ -37,7 +40,8 @@ def ask(plan: Plan, variables: dict[str, Any], environment: dict[str, str]) -> C
     )
     try:
         # What has no value, a job of this inventory will say.
-        known = {name: str(value) for name, value in inventory.ask(question, environment).values.items()}
+        values = inventory.ask(question, environment).values
+        known = {name: str(value) for name, value in values.items()}
         if not known.get("cluster_name"):
             raise inventory.Unknown("cluster_name is not set")
     except inventory.Unknown as error:
@@ -48,4 +52,5 @@ def ask(plan: Plan, variables: dict[str, Any], environment: dict[str, str]) -> C
         name=known["cluster_name"],
         kubeconfig=known.get("cluster_kubeconfig", ""),
         monitoring=namespace if monitored else "",
+        way=bastion.way(values),
     )

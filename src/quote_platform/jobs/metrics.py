@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from urllib3.exceptions import HTTPError
 
-from quote_platform import lease
+from quote_platform import bastion, lease
 from quote_platform.jobs import cluster, definition, environment
 from quote_platform.jobs import record as records
 from quote_platform.jobs.definition import Plan
@@ -227,7 +227,8 @@ def of_run(store: Store, record: Record) -> None:
             wrong = [f"cluster_name cannot be read: {record.of.unknown}"]
         else:
             places = _places(plan, record.of, record.scratch)
-            wrong = [_write(plan, place, record.of.name, record) for place in places]
+            with bastion.led(record.of.way):
+                wrong = [_write(plan, place, record.of.name, record) for place in places]
     except Exception as error:
         # Whatever it is, the record is to be written.
         wrong = [f"{type(error).__name__}: {error}"]
@@ -245,6 +246,6 @@ def expect(project: Path, inventory: Path, names: set[str]) -> list[str]:
             found = cluster.ask(plan, variables, os.environ | environment.project(plan))
             if found.unknown:
                 return [f"cluster_name cannot be read: {found.unknown}"]
-        for place in _places(plan, found):
-            wrong.add(_write(plan, place, found.name, None))
+        with bastion.led(found.way):
+            wrong |= {_write(plan, place, found.name, None) for place in _places(plan, found)}
     return sorted(wrong - {""})

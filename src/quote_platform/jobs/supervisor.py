@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from quote_platform.jobs import lease
 
+from quote_platform import bastion
 from quote_platform.jobs import cluster, environment, process
 from quote_platform.jobs.events import Summary, read
 from quote_platform.jobs.lock import Held, Lock
@@ -54,6 +55,7 @@ class Supervisor:
         # What a signal or another thread has to say is said through this pipe, so that waiting ends.
         self._heard, self._said = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.group = process.Group(job)
+        self.led = contextlib.ExitStack()
 
     def run(self) -> State:
         """Run the job to its end; return what it came to."""
@@ -93,6 +95,7 @@ class Supervisor:
             self.record.notes.append(
                 f"cluster_name cannot be read, so the lock is named after the inventory: {found.unknown}"
             )
+        self.led.enter_context(bastion.led(found.way))
         self.lock = Lock(self.store, found.name)
         self.lock.take(self.record)
         if found.kubeconfig:
@@ -259,6 +262,7 @@ class Supervisor:
         from quote_platform.jobs import metrics  # noqa: PLC0415 (the client of Kubernetes takes long to import)
 
         metrics.of_run(self.store, record)
+        self.led.close()
         shutil.rmtree(record.scratch, ignore_errors=True)
         self.store.save(record)
         self.store.prune(self.plan.keep, plan=self.plan)

@@ -66,6 +66,9 @@ def up(  # noqa: PLR0917 (options, not positions)
             help="hostile: a proxy and a registry that ask for passwords, upstream's own names, no root."
         ),
     ] = Profile.PLAIN,
+    behind_bastion: Annotated[
+        bool, typer.Option(help="Let this machine reach the others by SSH to one of them only.")
+    ] = False,
     components: Annotated[
         list[Part] | None,
         typer.Option(help="Only these, and always the core; repeatable. All but delivery without it."),
@@ -88,6 +91,7 @@ def up(  # noqa: PLR0917 (options, not positions)
             logs=logs,
             virtual_ip=virtual_ip,
             profile=profile,
+            behind_bastion=behind_bastion,
             components=frozenset(components or USUAL),
         )
         machine.check(

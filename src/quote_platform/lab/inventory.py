@@ -78,6 +78,14 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         "ansible_ssh_common_args": f"-o UserKnownHostsFile={state / 'known_hosts'} "
         "-o StrictHostKeyChecking=yes -o IdentitiesOnly=yes",
     }
+    by: dict[str, Any] = {}
+    if lab.behind_bastion:
+        by = {
+            "cluster_bastion": f"{lab.user}@{lab.bastion.address}",
+            "cluster_bastion_arguments": f"-i {connection['ansible_ssh_private_key_file']} "
+            + connection["ansible_ssh_common_args"],
+        }
+        connection["ansible_ssh_common_args"] += " {{ cluster_bastion_jump }}"
     kube_nodes = {"children": {"control_plane": group("master"), "workers": group("worker")}}
     groups = {"kube_nodes": kube_nodes, "object_store": group("store"), "vault": group("vault")}
     _dump(
@@ -114,7 +122,7 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         for part, switch in components.switches(paths.repository()).items()
         if switch.endswith("_enabled") and part not in lab.components
     }
-    _dump(platform / "mirror.yml", settings | (more or {}))
+    _dump(platform / "mirror.yml", settings | by | (more or {}))
 
     shared = platform / "lab.yml"
     if lab.name != "lab" and not shared.is_symlink():

@@ -1,8 +1,8 @@
 """Start and stop labs."""
 
 import os
+import shlex
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from quote_platform import paths
-from quote_platform.lab import acme, host, hostile, image, inventory, logs, podman
+from quote_platform.lab import acme, fence, host, hostile, image, inventory, logs, podman
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab, Node
 from quote_platform.mirror import storage
@@ -26,6 +26,11 @@ DISKS = [
     "/var/log",
 ]
 SECONDS_TO_BOOT = 90
+
+
+def machines(lab: Lab) -> list[Node]:
+    """Return what takes SSH."""
+    return [lab.mirror, *([lab.bastion] if lab.behind_bastion else []), *lab.nodes]
 
 
 def state(lab: str) -> Path:
@@ -78,6 +83,7 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
     with host.lock("host"):
         host.prepare()
     with ThreadPoolExecutor() as pool:
+        fence.down(lab)
         say("images of the nodes")
         node_image, mirror_image = pool.map(image.ensure, (False, True))
         _network(lab)
@@ -92,7 +98,7 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
             logs.prepare(lab, home)
             logs.start(lab, home)
         say(f"starting {len(lab.nodes)} nodes and the mirror's host")
-        every = [lab.mirror, *lab.nodes]
+        every = machines(lab)
         list(
             pool.map(
                 lambda node: _start(lab, node, mirror_image if node.role == "mirror" else node_image), every
@@ -100,12 +106,15 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
         )
         list(pool.map(lambda node: _wait(lab, node), every))
         if lab.hostile:
-            list(pool.map(lambda node: hostile.machine(lab, home, node), lab.nodes))
+            strange = [node for node in every if node.role != "mirror"]
+            list(pool.map(lambda node: hostile.machine(lab, home, node), strange))
     if acme.wanted(lab):  # on a host that was started without, they have not started
         podman.execute(lab.mirror.name, ["systemctl", "start", *acme.PROGRAMS])
     wanted = {node.name for node in [*lab.nodes, *lab.services]}
     for gone in set(podman.containers(lab.name)) - wanted:
         podman.run("rm", "--force", "--volumes", "--time", "0", gone)
+    if lab.behind_bastion:
+        fence.up(lab)
     more = acme.settings(lab, home) if acme.wanted(lab) else {}
     more |= logs.settings(lab, home) if lab.logs else {}
     return inventory.write(lab, home, more | (hostile.settings(lab, home) if lab.hostile else {}))
@@ -139,7 +148,7 @@ def _keys(lab: Lab, home: Path) -> None:
         _keygen(home / "id_ed25519", f"quote-platform lab {lab.name}") + "\n"
     )
     known = []
-    for node in [lab.mirror, *lab.nodes]:
+    for node in machines(lab):
         kind, key, *_ = _keygen(home / f"host-{node.name}", node.name).split()
         known.append(f"{node.address},{node.name} {kind} {key}\n")
     (home / "known_hosts").write_text("".join(known))
@@ -196,12 +205,11 @@ def _wait(lab: Lab, node: Node) -> None:
     """Wait until a node takes SSH connections and has booted."""
     deadline = time.monotonic() + SECONDS_TO_BOOT
     while time.monotonic() < deadline:
-        try:
-            with socket.create_connection((node.address, 22), timeout=2) as connection:
-                if connection.recv(4) == b"SSH-":
-                    break
-        except OSError:
-            time.sleep(0.3)
+        # From within, since this machine may reach it by a bastion only.
+        greeting = "exec 3<>/dev/tcp/127.0.0.1/22 && head --bytes 4 <&3"
+        if podman.execute(node.name, ["bash", "-c", greeting], check=False).startswith("SSH-"):
+            break
+        time.sleep(0.3)
     else:
         raise LabError(
             f"node {node.name} takes no SSH connection after {SECONDS_TO_BOOT} s: "
@@ -217,6 +225,9 @@ def ssh(lab: Lab, node: Node, command: list[str]) -> list[str]:
     """Return the command that opens a shell on a node, or runs something there."""
     home = state(lab.name)
     options = ["-i", str(home / "id_ed25519"), "-o", f"UserKnownHostsFile={home / 'known_hosts'}"]
+    if lab.behind_bastion and node.role not in {"bastion", "mirror"}:
+        jump = shlex.join(["ssh", *options, "-W", "[%h]:%p", f"{lab.user}@{lab.bastion.address}"])
+        options += ["-o", f"ProxyCommand={jump}"]
     return [
         "ssh",
         *options,
@@ -283,6 +294,8 @@ def down(name: str) -> None:
         )
         with ThreadPoolExecutor() as pool:
             list(pool.map(_remove, there))
+        if (state(name) / "lab.json").is_file():
+            fence.down(find(name))
         for network in podman.rows("network", "ls", "--filter", f"label={podman.LABEL}={name}"):
             podman.run("network", "rm", "--force", network["name"])
         if ours:

@@ -16,7 +16,7 @@ class Profile(StrEnum):
     HOSTILE = "hostile"
 
 
-Role = Literal["master", "worker", "store", "vault", "mirror", "logs"]
+Role = Literal["master", "worker", "store", "vault", "mirror", "logs", "bastion"]
 
 
 class Node(BaseModel):
@@ -50,6 +50,8 @@ class Lab(BaseModel):
     logs: bool = True
     virtual_ip: bool = False
     profile: Profile = Profile.PLAIN
+    # Whether this machine reaches the others by one of them only.
+    behind_bastion: bool = False
     components: frozenset[Part] = frozenset(USUAL)
 
     @field_validator("subnet")
@@ -127,9 +129,20 @@ class Lab(BaseModel):
         return Node(name=f"{self.name}-logs", role="logs", address=self.address(3), cpus=2, memory="1500m")
 
     @property
+    def bastion(self) -> Node:
+        """Return the machine by which the others are reached, if they are."""
+        return Node(
+            name=f"{self.name}-bastion", role="bastion", address=self.address(4), cpus=1, memory="256m"
+        )
+
+    @property
     def services(self) -> list[Node]:
         """Return what stands beside the platform."""
-        return [self.mirror, *([self.log_store] if self.logs else [])]
+        return [
+            self.mirror,
+            *([self.log_store] if self.logs else []),
+            *([self.bastion] if self.behind_bastion else []),
+        ]
 
     @property
     def ingress(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ Variables = Mapping[str, Any]
 # What programs read it differently, or that ends a line of a configuration, stands percent-encoded.
 PROXY = re.compile(r"http://([\w.~%!$&'()*+,;=-]+:[\w.~%!$&'()*+,;=-]*@)?[a-zA-Z0-9.-]+:\d{1,5}/?")
 EXCEPTION = re.compile(r"\.?[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(/\d{1,2})?")
+BASTION = re.compile(r"([a-z_][a-z0-9_.-]*@)?([a-zA-Z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 REGISTRY = re.compile(r"[a-z0-9.-]+(:\d{1,5})?")
 MOST_AUTHORITIES = 10
 # What pods are told, of all parts and of each; {http, https, no_proxy}.
@@ -33,7 +35,7 @@ OF_PODS = (
 
 def judge(given: Variables) -> list[str]:
     """Return what is wrong with them. A proxy's password is not repeated."""
-    return [*_proxies(given), *_authorities(given), *_accounts(given)]
+    return [*_proxies(given), *_bastion(given), *_authorities(given), *_accounts(given)]
 
 
 def _proxies(given: Variables) -> list[str]:
@@ -63,6 +65,17 @@ def _proxies(given: Variables) -> list[str]:
                     f"{name}[{index}]: {item!r}; allowed are a name, .SUFFIX, an address, a network",
                 )
     return list(wrong.values())
+
+
+def _bastion(given: Variables) -> list[str]:
+    wrong = []
+    if (name := str(given.get("cluster_bastion") or "")) and not BASTION.fullmatch(name):
+        wrong.append(f"cluster_bastion: {name!r}; allowed is [USER@]HOST[:PORT], or empty")
+    try:
+        shlex.split(str(given.get("cluster_bastion_arguments") or ""))
+    except ValueError as error:
+        wrong.append(f"cluster_bastion_arguments: {error}; allowed are words for ssh, or empty")
+    return wrong
 
 
 def _authorities(given: Variables) -> list[str]:

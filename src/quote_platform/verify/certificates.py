@@ -1,6 +1,5 @@
 """The certificates of a platform, as its servers show them, and when they end."""
 
-import socket
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from cryptography import x509
 
+from quote_platform import bastion
 from quote_platform.verify.target import Failed, Seen, Target
 
 PORTS = {"kubelet": 10250, "API server": 6443, "etcd": 2379}
@@ -42,7 +42,7 @@ def shown(
         context.maximum_version = maximum
         context.set_ciphers("DEFAULT:@SECLEVEL=0")  # else our own side would refuse
     with (
-        socket.create_connection((host, port), timeout=10) as raw,
+        bastion.connect(host, port, 10) as raw,
         context.wrap_socket(raw, server_hostname=name or host) as secured,
     ):
         return x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
@@ -53,7 +53,8 @@ def places(target: Target) -> Iterator[Place]:
     for address in target.addresses:
         yield Place(f"ingress at {address}", "ingress", address, 443, target.host)
     for node in target.core.list_node().items:
-        address = next(item.address for item in node.status.addresses if item.type == "InternalIP")
+        own = next(item.address for item in node.status.addresses if item.type == "InternalIP")
+        address = target.nodes.get(node.metadata.name, own)
         for what, port in PORTS.items():
             if what == "kubelet":
                 yield Place(f"{what} of {node.metadata.name}", "", address, port)

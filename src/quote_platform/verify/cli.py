@@ -69,6 +69,10 @@ def run(  # noqa: PLR0917 (options, not positions)
     server: Annotated[
         list[str] | None, typer.Option(help="HOST:PORT of another TLS server; repeatable.")
     ] = None,
+    node: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=ADDRESS by which a node is reached from here, if by another; repeatable."),
+    ] = None,
     certificate_days: Annotated[int, typer.Option(help="No certificate may end within these days.")] = 21,
     known_alert: Annotated[list[str] | None, typer.Option(help="An alert that may fire; repeatable.")] = None,
     vault: Annotated[list[str] | None, typer.Option(help="URL of a member of Vault; repeatable.")] = None,
@@ -93,6 +97,7 @@ def run(  # noqa: PLR0917 (options, not positions)
             image,
             authority=authority,
             servers=server or [],
+            nodes=dict(one.split("=", 1) for one in node or []),
             certificate_days=certificate_days,
             known_alerts=known_alert or [],
             vaults=vault or [],

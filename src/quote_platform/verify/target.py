@@ -56,6 +56,7 @@ class Target:
     # How users judge the application's certificate: authorities as PEM, `public`, or empty where nobody can.
     authority: str = ""
     servers: list[str] = field(default_factory=list)  # other TLS servers of the platform, host:port
+    nodes: dict[str, str] = field(default_factory=dict)  # node -> address by which it is reached from here
     certificate_days: int = 21
     # Where each part lies: application (with its database), logging, monitoring, snapshots, velero.
     namespaces: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,45 @@
+"""Has whatever a playbook does on the controller go by the bastion that the inventory names."""
+
+import os
+import subprocess
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+from ansible.template import Templar
+
+from quote_platform import bastion
+
+DOCUMENTATION = """
+name: bastion
+type: aggregate
+short_description: Leads the controller's own connections by a bastion
+description:
+  - Where C(cluster_bastion) is set, starts an HTTP proxy on the loopback address that goes by SSH, and leads
+    whatever the playbook does on the controller by it. It ends with the playbook.
+"""
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]
+    """Asks the inventory when the first play starts, before any task."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "bastion"
+    CALLBACK_NEEDS_ENABLED = True
+    asked = False
+    proxy: subprocess.Popen[str] | None = None
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """Start the proxy; a job has done so before."""
+        if self.asked:
+            return
+        self.asked = True
+        manager = play.get_variable_manager()
+        inventory = manager._inventory
+        for host in (inventory.get_hosts("control_plane") or inventory.get_hosts())[:1]:
+            known = manager.get_vars(play=play, host=host)
+            templar = Templar(loader=play.get_loader(), variables=known)
+            way = bastion.way({name: templar.template(known.get(name)) for name in bastion.NAMES})
+            if way and os.environ.get(bastion.MARK) != way.bastion:
+                self.proxy, environment = bastion.start(way)
+                os.environ |= environment
