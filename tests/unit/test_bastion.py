@@ -343,20 +343,23 @@ PLAY = """
 def test_an_inventory_leads_a_playbook(server: Bastion, inner: ThreadingHTTPServer, tmp_path: Path) -> None:
     (tmp_path / "play.yml").write_text(PLAY)
     way = server.way()
-    hosts = {"master-1": {"ansible_host": "192.0.2.11", "ansible_python_interpreter": sys.executable}}
     told = {
+        "ansible_host": "192.0.2.11",
+        "ansible_python_interpreter": sys.executable,
         "cluster_bastion": way.bastion,
         "cluster_bastion_arguments": shlex.join(way.arguments),
         "cluster_proxy_exceptions": [f".{INSIDE.partition('.')[2]}"],
     }
-    inventory = {"all": {"children": {"control_plane": {"hosts": hosts, "vars": told}}}}
+    inventory = {"all": {"children": {"control_plane": {"hosts": {"master-1": told}}}}}
     hosts_file = tmp_path / "inventory" / "hosts.yml"
     hosts_file.parent.mkdir()
     hosts_file.write_text(yaml.safe_dump(inventory))
+    # As beside our playbooks; ansible.cfg is not read.
     (tmp_path / "group_vars").symlink_to(ROOT / "group_vars")
+    (tmp_path / "callback_plugins").symlink_to(ROOT / "playbooks/callback_plugins")
     done = subprocess.run(
         ["ansible-playbook", "-i", hosts_file, tmp_path / "play.yml"],
-        cwd=ROOT,
+        cwd="/",
         capture_output=True,
         text=True,
         check=False,
