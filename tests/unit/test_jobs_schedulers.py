@@ -24,7 +24,8 @@ from test_manifests import mistakes
 from typer.testing import CliRunner
 
 from quote_platform.cli import app
-from quote_platform.jobs import definition
+from quote_platform.jobs import definition, environment
+from quote_platform.jobs.record import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs/examples"
@@ -181,6 +182,15 @@ def test_act_runs_the_workflow(jobs: Jobs, tmp_path: Path) -> None:
     assert "exit status 3" in act()
     assert "verify on inventories/production: done" in act("--input", "job=verify")
     assert sorted(one["state"] for one in jobs.look("list")) == ["done", "drift"]
+
+
+def test_with_ara_the_plugins_of_the_project_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("ANSIBLE_CALLBACK_PLUGINS", "/own")
+    wanted, variables = definition.plan("drift", ROOT, ROOT / "inventories" / "production", [])
+    record = Store(tmp_path / "jobs").create(wanted.model_copy(update={"ara": True}), variables)
+    places = environment.of(record)["ANSIBLE_CALLBACK_PLUGINS"].split(":")
+    assert places[-2:] == [f"{ROOT}/plugins/callback", "/own"]
 
 
 @pytest.mark.proof(minutes=5)

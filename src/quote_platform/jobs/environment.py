@@ -34,8 +34,13 @@ def ara(record: Record) -> dict[str, str]:
         [f"{place}/plugins/callback" for place in (found.submodule_search_locations or [])] if found else []
     )
     return {
+        # It takes the place of what ansible.cfg names.
         "ANSIBLE_CALLBACK_PLUGINS": ":".join(
-            [*plugins, os.environ.get("ANSIBLE_CALLBACK_PLUGINS", "")]
+            [
+                *plugins,
+                f"{record.plan.project}/plugins/callback",
+                os.environ.get("ANSIBLE_CALLBACK_PLUGINS", ""),
+            ]
         ).strip(":"),
         "ARA_BASE_DIR": str(folder),
         "ARA_DEFAULT_LABELS": f"{record.plan.name},{record.id}",
