@@ -98,6 +98,7 @@ OWN_LABS = {
     "control_planes": ("tests/e2e/test_control_planes.py",),
     "upgrade": ("tests/e2e/test_upgrade.py",),
     "hostile": ("tests/e2e/test_hostile.py",),
+    "unkind": ("tests/e2e/test_unkind.py",),
     "power_loss": (
         "tests/e2e/test_platform.py::test_a_whole_run_converges",
         "tests/e2e/test_power_loss.py",

@@ -37,6 +37,7 @@ MINUTES = {
     "control_planes": 25,
     "upgrade": 25,
     "hostile": 20,
+    "unkind": 5,
     "platform": 0,
     "recovery": 5,
     "power_loss": 25,

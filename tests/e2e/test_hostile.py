@@ -12,12 +12,11 @@ import certifi
 import pytest
 import yaml
 
-from .conftest import LOGS, ROOT, Application, Run, gone_before_and_after
+from .conftest import LOGS, ROOT, Application, Machines, Run, gone_before_and_after
 from .test_platform import succeeded
 
 NAME, SUBNET = "e2e-hostile", "10.89.46.0/24"
-LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET)
-UNKIND = ("--profile", "hostile", "--behind-bastion")
+LAB_UP = ("quote-platform", "lab", "up", "--name", NAME, "--subnet", SUBNET, "--hostile")
 PARTS = ("core", "backups", "secrets", "monitoring")
 # Seconds within which a fault of the place is named.
 NAMED_WITHIN = 30
@@ -25,27 +24,28 @@ NAMED_WITHIN = 30
 pytestmark = pytest.mark.proof(minutes=20)
 
 
+def settings(name: str = NAME) -> dict[str, Any]:
+    file = ROOT / f"inventories/{name}/group_vars/platform/mirror.yml"
+    return dict(yaml.safe_load(file.read_text()))
+
+
+def arrive(found: Machines, folder: Path) -> None:
+    """Have a controller that has fetched nothing yet, and goes out as the place has it."""
+    told = settings(found.name)
+    trusted = folder / "authorities.pem"
+    trusted.write_text(Path(certifi.where()).read_text() + told["cluster_authorities"])
+    found.environment = {"https_proxy": told["cluster_http_proxy"], "SSL_CERT_FILE": str(trusted)}
+    found.options = ["-e", f"component_cache={folder / 'manifests'}"]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """Return a lab in such a place, and a controller that has fetched nothing yet."""
+    """Return a lab in such a place."""
     workers = [f"10.89.46.{20 + number}" for number in (1, 2, 3)]
-    folder = tmp_path_factory.mktemp("controller")
     with gone_before_and_after(Application(name=NAME, workers=workers)) as found:
-        found.command(*LAB_UP, *UNKIND, *(word for part in PARTS for word in ("--components", part)))
-        told = settings()
-        trusted = folder / "authorities.pem"
-        trusted.write_text(Path(certifi.where()).read_text() + told["cluster_authorities"])
-        found.environment = {
-            "https_proxy": told["cluster_http_proxy"],
-            "SSL_CERT_FILE": str(trusted),
-        }
-        found.options = ["-e", f"component_cache={folder / 'manifests'}"]
+        found.command(*LAB_UP, *(word for part in PARTS for word in ("--components", part)))
+        arrive(found, tmp_path_factory.mktemp("controller"))
         yield found
-
-
-def settings() -> dict[str, Any]:
-    file = ROOT / f"inventories/{NAME}/group_vars/platform/mirror.yml"
-    return dict(yaml.safe_load(file.read_text()))
 
 
 def changed(run: Run) -> int:

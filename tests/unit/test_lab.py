@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from quote_platform import components, machine, paths
 from quote_platform.lab import acme, application, cli, host, image, inventory, lifecycle, logs, podman
 from quote_platform.lab.errors import LabError
-from quote_platform.lab.model import Lab
+from quote_platform.lab.model import Lab, Unkind
 from quote_platform.mirror import fill as filling
 from quote_platform.mirror.catalogue import Part
 
@@ -277,6 +277,22 @@ def test_components_are_added_to_a_lab_and_not_taken_from_it(
     file.write_text(json.dumps({"name": "ci", "vaults": 0, "logs": False}))
     with pytest.raises(LabError, match="lab ci has backups"):
         lifecycle.up(core, lambda _: None)
+    file.write_text(json.dumps({"name": "ci", "profile": "hostile"}))
+    with pytest.raises(LabError, match="another version of this: `quote-platform lab down --name ci`"):
+        lifecycle.find("ci")
+
+
+def test_the_inventory_says_by_which_machine_the_others_are_reached(checkout: Path) -> None:
+    lab = Lab(name="ci", unkind=frozenset({Unkind.BASTION, Unkind.ACCOUNT}))
+    folder = inventory.write(lab, Path("/state"))
+    hosts = yaml.safe_load((folder / "hosts.yml").read_text())["all"]["children"]["platform"]["vars"]
+    told = yaml.safe_load((folder / "group_vars/platform/mirror.yml").read_text())
+    assert hosts["ansible_ssh_common_args"].endswith(" {{ cluster_bastion_jump }}")
+    assert told["cluster_bastion"] == f"ops@{lab.bastion.address}"
+    assert told["cluster_bastion_arguments"].startswith("-i /state/id_ed25519 -o UserKnownHostsFile=")
+    assert (
+        told["image_registry_base_url"] and "control_plane_node_ip" not in (folder / "hosts.yml").read_text()
+    )
 
 
 def test_up_says_what_the_mirror_lacks(

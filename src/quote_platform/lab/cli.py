@@ -15,7 +15,7 @@ from rich.table import Table
 from quote_platform import machine
 from quote_platform.lab import application, lifecycle, podman
 from quote_platform.lab.errors import LabError
-from quote_platform.lab.model import Lab, Profile
+from quote_platform.lab.model import Lab, Unkind
 from quote_platform.mirror import fill as filling
 from quote_platform.mirror.catalogue import USUAL, Part
 from quote_platform.mirror.storage import MirrorError
@@ -60,15 +60,11 @@ def up(  # noqa: PLR0917 (options, not positions)
     virtual_ip: Annotated[
         bool, typer.Option(help="Reach the API server at an address of its own, as with 3 control planes.")
     ] = False,
-    profile: Annotated[
-        Profile,
-        typer.Option(
-            help="hostile: a proxy and a registry that ask for passwords, upstream's own names, no root."
-        ),
-    ] = Profile.PLAIN,
-    behind_bastion: Annotated[
-        bool, typer.Option(help="Let this machine reach the others by SSH to one of them only.")
-    ] = False,
+    unkind: Annotated[
+        list[Unkind] | None,
+        typer.Option(help="What the place is to have of those that are not ours; repeatable."),
+    ] = None,
+    hostile: Annotated[bool, typer.Option("--hostile", help="All of it.")] = False,
     components: Annotated[
         list[Part] | None,
         typer.Option(help="Only these, and always the core; repeatable. All but delivery without it."),
@@ -90,8 +86,7 @@ def up(  # noqa: PLR0917 (options, not positions)
             acme=acme,
             logs=logs,
             virtual_ip=virtual_ip,
-            profile=profile,
-            behind_bastion=behind_bastion,
+            unkind=frozenset(Unkind if hostile else unkind or []),
             components=frozenset(components or USUAL),
         )
         machine.check(

@@ -1,5 +1,7 @@
 """Keeps this machine from those of a lab, all but its bastion and the mirror, as a foreign network does."""
 
+import shlex
+import shutil
 import subprocess
 
 from quote_platform.lab.errors import LabError
@@ -10,33 +12,35 @@ def _run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["iptables", "--wait", *words], capture_output=True, text=True, check=False)
 
 
-def _chain(lab: Lab) -> str:
-    return f"LAB-{lab.name}".upper()
-
-
-def _jumps(lab: Lab) -> list[list[str]]:
-    """Return the rules that lead what this machine begins there into the lab's chain."""
-    begun = ["-m", "conntrack", "--ctstate", "NEW", "-j", _chain(lab)]
-    return [["OUTPUT", "-d", network, *begun] for network in (lab.subnet, lab.inner)]
+def _chain(lab: str) -> str:
+    return f"LAB-{lab}".upper()
 
 
 def up(lab: Lab) -> None:
     """Put it up; others go on to reach this machine."""
-    rules = [["-N", _chain(lab)]]
-    rules += [["-A", _chain(lab), "-d", node.address, "-j", "RETURN"] for node in (lab.bastion, lab.mirror)]
-    rules += [["-A", _chain(lab), "-j", "REJECT"], *(["-I", *jump] for jump in _jumps(lab))]
+    if not shutil.which("iptables"):
+        raise LabError("a bastion needs iptables: apt-get install iptables, then again")
+    chain = _chain(lab.name)
+    rules = [["-N", chain]]
+    rules += [["-A", chain, "-d", node.address, "-j", "RETURN"] for node in (lab.bastion, lab.mirror)]
+    rules += [["-A", chain, "-j", "REJECT"]]
+    # What this machine begins; it answers all of them.
+    begun = ["-m", "conntrack", "--ctstate", "NEW", "-j", chain]
+    rules += [["-I", "OUTPUT", "-d", network, *begun] for network in (lab.subnet, lab.inner)]
     for rule in rules:
         done = _run(*rule)
         if done.returncode != 0:
-            down(lab)
+            down(lab.name)
             raise LabError(f"iptables {' '.join(rule)}: {done.stderr.strip()}")
 
 
-def down(lab: Lab) -> None:
+def down(lab: str) -> None:
     """Take it down, also half of one; without one, nothing."""
-    if _run("-L", _chain(lab), "-n").returncode != 0:
+    if not shutil.which("iptables"):
         return
-    for jump in _jumps(lab):
-        _run("-D", *jump)
-    _run("-F", _chain(lab))
-    _run("-X", _chain(lab))
+    chain = _chain(lab)
+    for rule in _run("-S", "OUTPUT").stdout.splitlines():
+        if rule.endswith(f"-j {chain}"):
+            _run("-D", *shlex.split(rule)[1:])
+    _run("-F", chain)
+    _run("-X", chain)

@@ -10,7 +10,7 @@ import yaml
 
 from quote_platform import certificates, paths
 from quote_platform.lab import podman
-from quote_platform.lab.model import Lab, Node
+from quote_platform.lab.model import Lab, Node, Unkind
 
 PROXY_PORT = 3128
 # The registry among them that asks who pulls.
@@ -48,22 +48,25 @@ LogFile "/var/log/proxy.log"
 BasicAuth proxy {password}
 ConnectPort 443
 """
-# A machine as its owner made it. The language is not installed, as on most.
-MACHINE = """
-set -eu
+# What its owner has made of a machine. The language is not installed, as on most.
+MACHINE = {
+    Unkind.ACCOUNT: """
 id {user} >/dev/null 2>&1 || useradd --create-home --shell /bin/bash {user}
 echo {account} | chpasswd
 install --directory --mode 0700 --owner {user} /home/{user}/.ssh
 install --mode 0600 --owner {user} /root/.ssh/authorized_keys /home/{user}/.ssh/authorized_keys
 echo '{user} ALL=(ALL:ALL) ALL' > /etc/sudoers.d/{user}
 echo PermitRootLogin no > /etc/ssh/sshd_config.d/no-root.conf
-echo LANG=fr_FR.UTF-8 > /etc/default/locale
+systemctl reload ssh
+""",
+    Unkind.LANGUAGE: "echo LANG=fr_FR.UTF-8 > /etc/default/locale\n",
+    Unkind.UMASK: """
 sed -i 's/^UMASK.*/UMASK 077/' /etc/login.defs
 cd /etc/pam.d
 grep -q pam_umask common-session || echo 'session optional pam_umask.so' >> common-session
-ln -sf /usr/share/zoneinfo/America/St_Johns /etc/localtime
-systemctl reload ssh
-"""
+""",
+    Unkind.CLOCK: "ln -sf /usr/share/zoneinfo/America/St_Johns /etc/localtime\n",
+}
 
 
 def registries() -> dict[str, str]:
@@ -93,7 +96,6 @@ def prepare(home: Path) -> None:
     (folder / "sites.conf").write_text("".join([NGINX, *sites]))
     (folder / "proxy.conf").write_text(PROXY.format(port=PROXY_PORT, password=_secret(home / "proxy")))
     (folder / "accounts").write_text(f"puller:{{PLAIN}}{_secret(home / 'registry')}\n")
-    _secret(home / "sudo")
     authority = certificates.load(home / "authority") or certificates.make(
         home / "authority", "outside of the lab", [], 3650, issuer=None, is_ca=True
     )
@@ -114,19 +116,25 @@ def proxy(lab: Lab, home: Path) -> str:
 
 def settings(lab: Lab, home: Path) -> dict[str, Any]:
     """Return what a user has to say of such a place; no base URL is among it."""
-    return {
-        "ansible_become_password": _secret(home / "sudo"),
-        "cluster_http_proxy": proxy(lab, home),
-        # What has no repository upstream is fetched from here.
-        "cluster_proxy_exceptions": [lab.mirror.address],
-        "cluster_authorities": (home / "authority.crt").read_text(),
-        "image_registry_credentials": {
-            PRIVATE: {"username": "puller", "password": _secret(home / "registry")}
-        },
-    }
+    found: dict[str, Any] = {}
+    if Unkind.ACCOUNT in lab.unkind:
+        found["ansible_become_password"] = _secret(home / "sudo")
+    if Unkind.PROXY in lab.unkind:
+        found |= {
+            "cluster_http_proxy": proxy(lab, home),
+            # What has no repository upstream is fetched from here.
+            "cluster_proxy_exceptions": [lab.mirror.address],
+            "cluster_authorities": (home / "authority.crt").read_text(),
+            "image_registry_credentials": {
+                PRIVATE: {"username": "puller", "password": _secret(home / "registry")}
+            },
+        }
+    return found
 
 
 def machine(lab: Lab, home: Path, node: Node) -> None:
     """Make a node's machine unkind; once more does no harm."""
-    account = shlex.quote(f"{lab.user}:{_secret(home / 'sudo')}")
-    podman.execute(node.name, ["bash", "-c", MACHINE.format(user=lab.user, account=account)])
+    script = "".join(text for kind, text in MACHINE.items() if kind in lab.unkind)
+    if script:
+        account = shlex.quote(f"{lab.user}:{_secret(home / 'sudo')}")
+        podman.execute(node.name, ["bash", "-euc", script.format(user=lab.user, account=account)])

@@ -9,7 +9,7 @@ import yaml
 from quote_platform import components, paths
 from quote_platform.images import Reference
 from quote_platform.lab.errors import LabError
-from quote_platform.lab.model import Lab
+from quote_platform.lab.model import Lab, Unkind
 from quote_platform.mirror import catalogue, publish
 from quote_platform.mirror.availability import unavailable
 from quote_platform.mirror.storage import root
@@ -37,7 +37,7 @@ def refuse_foreign(lab: str) -> None:
 def _dump(path: Path, data: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(HEADER + yaml.safe_dump(data, sort_keys=False, width=110))
-    path.chmod(0o600)  # passwords of a hostile place are in it
+    path.chmod(0o600)  # passwords of an unkind place are in it
 
 
 def built() -> dict[str, str]:
@@ -62,7 +62,9 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
 
     def group(role: str) -> dict[str, Any]:
         own = (
-            {"master": "control_plane_node_ip", "worker": "worker_node_ip"}.get(role) if lab.hostile else None
+            {"master": "control_plane_node_ip", "worker": "worker_node_ip"}.get(role)
+            if Unkind.NETWORKS in lab.unkind
+            else None
         )
         return {
             "hosts": {
@@ -79,7 +81,7 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         "-o StrictHostKeyChecking=yes -o IdentitiesOnly=yes",
     }
     by: dict[str, Any] = {}
-    if lab.behind_bastion:
+    if Unkind.BASTION in lab.unkind:
         by = {
             "cluster_bastion": f"{lab.user}@{lab.bastion.address}",
             "cluster_bastion_arguments": f"-i {connection['ansible_ssh_private_key_file']} "
@@ -102,7 +104,7 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         "node_exporter_repository": f"{base}/apt/node-exporter/",
         "components_unavailable": lacking,
     } | built()
-    if not lab.hostile:
+    if Unkind.PROXY not in lab.unkind:
         settings |= {
             "kubernetes_packages_repository": f"{base}/apt/kubernetes/",
             "container_runtime_repository": f"{base}/apt/docker/linux/debian",

@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from quote_platform import paths
 from quote_platform.lab import acme, fence, host, hostile, image, inventory, logs, podman
 from quote_platform.lab.errors import LabError
-from quote_platform.lab.model import Lab, Node
+from quote_platform.lab.model import Lab, Node, Unkind
 from quote_platform.mirror import storage
 
 # On a volume: overlay file systems cannot be stacked, and a node that is switched off keeps its disk.
@@ -30,7 +32,7 @@ SECONDS_TO_BOOT = 90
 
 def machines(lab: Lab) -> list[Node]:
     """Return what takes SSH."""
-    return [lab.mirror, *([lab.bastion] if lab.behind_bastion else []), *lab.nodes]
+    return [lab.mirror, *([lab.bastion] if Unkind.BASTION in lab.unkind else []), *lab.nodes]
 
 
 def state(lab: str) -> Path:
@@ -46,7 +48,17 @@ def find(name: str) -> Lab:
         raise LabError(
             f"there is no lab {name}; there are: {known or 'none'} (start it: quote-platform lab up)"
         )
-    return Lab.model_validate_json(file.read_text())
+    return _read(file)
+
+
+def _read(file: Path) -> Lab:
+    try:
+        return Lab.model_validate_json(file.read_text())
+    except ValidationError as error:
+        name = file.parent.name
+        raise LabError(
+            f"lab {name} was made by another version of this: `quote-platform lab down --name {name}`"
+        ) from error
 
 
 def up(lab: Lab, say: Callable[[str], None]) -> Path:
@@ -69,7 +81,7 @@ def _alone(name: str) -> Iterator[None]:
 def _up(lab: Lab, say: Callable[[str], None]) -> Path:
     before = state(lab.name) / "lab.json"
     if before.is_file():
-        old = Lab.model_validate_json(before.read_text())
+        old = _read(before)
         if old.subnet != lab.subnet:
             raise LabError(f"lab {lab.name} runs in {old.subnet}: take it down first, or choose another name")
         if dropped := old.components - lab.components:
@@ -83,14 +95,14 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
     with host.lock("host"):
         host.prepare()
     with ThreadPoolExecutor() as pool:
-        fence.down(lab)
+        fence.down(lab.name)
         say("images of the nodes")
         node_image, mirror_image = pool.map(image.ensure, (False, True))
         _network(lab)
         _keys(lab, home)
         (home / "acme").mkdir(mode=0o700, exist_ok=True)  # mounted, also where it is filled later
         (home / "outside").mkdir(exist_ok=True)
-        if lab.hostile:
+        if Unkind.PROXY in lab.unkind:
             hostile.prepare(home)
         if acme.wanted(lab):
             acme.prepare(lab, home)
@@ -105,19 +117,18 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
             )
         )
         list(pool.map(lambda node: _wait(lab, node), every))
-        if lab.hostile:
-            strange = [node for node in every if node.role != "mirror"]
-            list(pool.map(lambda node: hostile.machine(lab, home, node), strange))
+        foreign = [node for node in every if node.role != "mirror"]
+        list(pool.map(lambda node: hostile.machine(lab, home, node), foreign))
     if acme.wanted(lab):  # on a host that was started without, they have not started
         podman.execute(lab.mirror.name, ["systemctl", "start", *acme.PROGRAMS])
     wanted = {node.name for node in [*lab.nodes, *lab.services]}
     for gone in set(podman.containers(lab.name)) - wanted:
         podman.run("rm", "--force", "--volumes", "--time", "0", gone)
-    if lab.behind_bastion:
+    if Unkind.BASTION in lab.unkind:
         fence.up(lab)
     more = acme.settings(lab, home) if acme.wanted(lab) else {}
     more |= logs.settings(lab, home) if lab.logs else {}
-    return inventory.write(lab, home, more | (hostile.settings(lab, home) if lab.hostile else {}))
+    return inventory.write(lab, home, more | hostile.settings(lab, home))
 
 
 def connected(lab: Lab) -> bool:
@@ -129,7 +140,7 @@ def _network(lab: Lab) -> None:
     if connected(lab):
         return
     label = ["--label", f"{podman.LABEL}={lab.name}"]
-    if lab.hostile:  # without a way out, and without names
+    if Unkind.NETWORKS in lab.unkind:  # without a way out, and without names
         podman.run("network", "create", "--internal", "--subnet", lab.inner, *label, f"{lab.network}-inner")
     arguments = ["--subnet", lab.subnet, "--gateway", lab.address(1), *label]
     podman.run("network", "create", *arguments, lab.network)
@@ -180,17 +191,17 @@ def _start(lab: Lab, node: Node, image_name: str) -> None:
         mounts += DISKS
     arguments = ["--name", node.name, "--hostname", node.name, "--label", f"{podman.LABEL}={lab.name}"]
     arguments += ["--network", f"{lab.network}:ip={node.address}"]
-    if lab.hostile and node.role in {"master", "worker"}:
+    if Unkind.NETWORKS in lab.unkind and node.role in {"master", "worker"}:
         arguments += ["--network", f"{lab.network}-inner:ip={lab.inner_address(node)}"]
     # All that podman's --systemd brings, but for a mount of the host's tree of control groups (version 1):
     # there the kubelet of one node takes the pods of the others for orphans.
     arguments += ["--systemd", "false", "--stop-signal", "SIGRTMIN+3"]
     # Of a systemd that restarts, a container only ends; one that is killed or stopped stays off.
     arguments += ["--restart", "on-failure"]
-    temporary = "/tmp:noexec" if lab.hostile else "/tmp"  # noqa: S108 (the node's)
+    temporary = "/tmp:noexec" if Unkind.NOEXEC in lab.unkind else "/tmp"  # noqa: S108 (the node's)
     for memory in ("/run", "/run/lock", temporary, "/var/log/journal"):
         arguments += ["--tmpfs", memory]
-    if lab.hostile and node.role == "mirror":
+    if Unkind.PROXY in lab.unkind and node.role == "mirror":
         for name in hostile.upstream():
             arguments += ["--add-host", f"{name}:127.0.0.1"]
     arguments += ["--privileged", "--cgroupns", "private", "--pids-limit", "-1"]
@@ -225,7 +236,7 @@ def ssh(lab: Lab, node: Node, command: list[str]) -> list[str]:
     """Return the command that opens a shell on a node, or runs something there."""
     home = state(lab.name)
     options = ["-i", str(home / "id_ed25519"), "-o", f"UserKnownHostsFile={home / 'known_hosts'}"]
-    if lab.behind_bastion and node.role not in {"bastion", "mirror"}:
+    if Unkind.BASTION in lab.unkind and node.role not in {"bastion", "mirror"}:
         jump = shlex.join(["ssh", *options, "-W", "[%h]:%p", f"{lab.user}@{lab.bastion.address}"])
         options += ["-o", f"ProxyCommand={jump}"]
     return [
@@ -294,8 +305,7 @@ def down(name: str) -> None:
         )
         with ThreadPoolExecutor() as pool:
             list(pool.map(_remove, there))
-        if (state(name) / "lab.json").is_file():
-            fence.down(find(name))
+        fence.down(name)
         for network in podman.rows("network", "ls", "--filter", f"label={podman.LABEL}={name}"):
             podman.run("network", "rm", "--force", network["name"])
         if ours:

@@ -9,11 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from quote_platform.mirror.catalogue import USUAL, Part
 
 
-class Profile(StrEnum):
-    """What kind of place a lab is."""
+class Unkind(StrEnum):
+    """What a lab can have of places that are not ours; docs/testing.md says where each hurts."""
 
-    PLAIN = "plain"
-    HOSTILE = "hostile"
+    PROXY = "proxy"
+    NETWORKS = "networks"
+    ACCOUNT = "account"
+    LANGUAGE = "language"
+    UMASK = "umask"
+    NOEXEC = "noexec"
+    CLOCK = "clock"
+    BASTION = "bastion"
 
 
 Role = Literal["master", "worker", "store", "vault", "mirror", "logs", "bastion"]
@@ -49,9 +55,7 @@ class Lab(BaseModel):
     acme: bool = True
     logs: bool = True
     virtual_ip: bool = False
-    profile: Profile = Profile.PLAIN
-    # Whether this machine reaches the others by one of them only.
-    behind_bastion: bool = False
+    unkind: frozenset[Unkind] = frozenset()
     components: frozenset[Part] = frozenset(USUAL)
 
     @field_validator("subnet")
@@ -80,7 +84,7 @@ class Lab(BaseModel):
         self.stores = self.stores if Part.BACKUPS in self.components else 0
         self.vaults = self.vaults if Part.SECRETS in self.components else 0
         # Upstream's own names are served at the port of the ACME server.
-        self.acme = self.acme and Part.CERTIFICATES in self.components and not self.hostile
+        self.acme = self.acme and Part.CERTIFICATES in self.components and Unkind.PROXY not in self.unkind
         self.logs = self.logs and Part.LOGS in self.components
         return self
 
@@ -89,14 +93,9 @@ class Lab(BaseModel):
         return str(ipaddress.ip_network(self.subnet)[number])
 
     @property
-    def hostile(self) -> bool:
-        """Tell whether it is as unkind as real places are."""
-        return self.profile is Profile.HOSTILE
-
-    @property
     def user(self) -> str:
         """Return as whom Ansible comes to its machines."""
-        return "ops" if self.hostile else "root"
+        return "ops" if Unkind.ACCOUNT in self.unkind else "root"
 
     @property
     def inner(self) -> str:
@@ -141,7 +140,7 @@ class Lab(BaseModel):
         return [
             self.mirror,
             *([self.log_store] if self.logs else []),
-            *([self.bastion] if self.behind_bastion else []),
+            *([self.bastion] if Unkind.BASTION in self.unkind else []),
         ]
 
     @property
