@@ -7,13 +7,14 @@ from typing import Any
 
 from quote_platform import log_archive
 from quote_platform.action import ControllerAction
+from quote_platform.object_store import Refused
 
 
 class ActionModule(ControllerAction):
     """What it writes is a file on the controller."""
 
     spec = log_archive.SPEC
-    refused = log_archive.Refused
+    refused = Refused
 
     def work(self, given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
         """Do it; return what the task returns."""

@@ -24,6 +24,7 @@ from rendering import render
 from quote_platform import certificates, log_archive
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source
+from quote_platform.object_store import Refused
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET, PREFIX, KEY, SECRET = "logs-of-it", "it", "AKIDLOGS", "a-key-that-nobody-shows"
@@ -409,7 +410,7 @@ def test_what_was_sent_twice_is_there_once_and_what_is_damaged_is_named(
     }.items():
         client.put_object(Bucket=BUCKET, Key=f"{folder}/logs_{name}.json.gz", Body=body)
     with pytest.raises(
-        log_archive.Refused, match=r"3 of 5 objects cannot be read: .*/logs_3.json.gz \(.*3 lines"
+        Refused, match=r"3 of 5 objects cannot be read: .*/logs_3.json.gz \(.*3 lines"
     ):
         log_archive.run(given, False, said.append)
     assert [path.name for path in tmp_path.iterdir()] == ["found.jsonl"]
@@ -433,13 +434,13 @@ def test_wrong_input_is_refused_before_anybody_is_asked(
     tmp_path: Path, changes: dict[str, str], message: str
 ) -> None:
     given = GIVEN | {"endpoint": "http://127.0.0.1:1", "path": str(tmp_path / "found.jsonl")} | changes
-    with pytest.raises(log_archive.Refused, match=message):
+    with pytest.raises(Refused, match=message):
         log_archive.run(given, False, lambda _: None)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_store_that_does_not_answer_is_named(tmp_path: Path) -> None:
     given = GIVEN | {"endpoint": "http://127.0.0.1:1", "path": str(tmp_path / "found.jsonl")}
-    with pytest.raises(log_archive.Refused, match=r":1 does not answer: .*object_store_endpoint"):
+    with pytest.raises(Refused, match=r":1 does not answer: .*object_store_endpoint"):
         log_archive.run(given, False, lambda _: None)
     assert not list(tmp_path.iterdir())
