@@ -409,9 +409,7 @@ def test_what_was_sent_twice_is_there_once_and_what_is_damaged_is_named(
         "5": b'{"resourceLogs": [3]}',
     }.items():
         client.put_object(Bucket=BUCKET, Key=f"{folder}/logs_{name}.json.gz", Body=body)
-    with pytest.raises(
-        Refused, match=r"3 of 5 objects cannot be read: .*/logs_3.json.gz \(.*3 lines"
-    ):
+    with pytest.raises(Refused, match=r"3 of 5 objects cannot be read: .*/logs_3.json.gz \(.*3 lines"):
         log_archive.run(given, False, said.append)
     assert [path.name for path in tmp_path.iterdir()] == ["found.jsonl"]
 
