@@ -1,4 +1,4 @@
-"""Lines of each kind are found, without secrets; none is lost while the store is away; ECK takes objects."""
+"""Lines of each kind are found, without secrets; none is lost while a store is away; ECK takes objects."""
 
 import base64
 import json
@@ -8,7 +8,8 @@ import ssl
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from scenario import Cluster, Eventually, Inventory, MakePod, Object
 
 IMAGE = "docker.io/library/busybox:1.37.0"
 SECONDS_TO_FIND = 30
+PLAYBOOK = Path(__file__).parents[2] / "playbooks/search-logs.yml"
 LINES, SECONDS_AWAY = 20_000, 60
 LAB = os.environ.get("LAB_NAME", "molecule")
 COLLECTORS = "app.kubernetes.io/component=collector"
@@ -141,8 +143,105 @@ def test_metrics_are_served(cluster: Cluster) -> None:
     assert "otelcol_exporter_queue_size" in metrics
 
 
-def store_is(word: str) -> None:
-    subprocess.run(["quote-platform", "lab", word, "logs", "--name", LAB], check=True)
+def store_is(word: str, name: str = "logs") -> None:
+    subprocess.run(["quote-platform", "lab", word, name, "--name", LAB], check=True)
+
+
+# --- the archive in the object store ----------------------------------------------------------------------
+
+Archived = Callable[..., list[Object]]
+
+
+@pytest.fixture(scope="module")
+def archived(inventory: Inventory, tmp_path_factory: pytest.TempPathFactory) -> Archived:
+    """Return a caller of the playbook that searches the last hour."""
+
+    def search(**wanted: str) -> list[Object]:
+        file = tmp_path_factory.mktemp("archive") / "found.jsonl"
+        now = datetime.now(UTC)
+        given = {"from": f"{now - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}", "file": str(file)} | wanted
+        given.setdefault("to", f"{now + timedelta(minutes=5):%Y-%m-%dT%H:%M:%SZ}")
+        variables = json.dumps({f"logging_search_{name}": value for name, value in given.items()})
+        _, output = inventory.converge("-e", variables, playbook=PLAYBOOK)
+        found = [json.loads(line) for line in file.read_text().splitlines()]
+        assert f"{len(found)} lines are in {file}" in " ".join(output.split())
+        assert file.stat().st_mode & 0o777 == 0o600
+        return found
+
+    return search
+
+
+def test_a_line_of_each_kind_is_in_the_archive(
+    archived: Archived, speaker: str, eventually: Eventually
+) -> None:
+    wanted = {
+        "app": {"namespace": speaker, "pattern": f"{speaker}-last"},
+        "events": {"namespace": speaker, "pattern": "tarted"},
+        "audit": {"pattern": f'"name":"{speaker}"'},
+        "journal": {"pattern": speaker},
+    }
+    for kind, query in wanted.items():
+
+        def found(kind: str = kind, query: dict[str, str] = query) -> list[Object]:
+            lines = archived(kind=kind, **query)
+            assert lines, f"no line of the kind {kind}"
+            return lines
+
+        line = eventually(found, SECONDS_TO_FIND)[0]
+        assert line["data_stream"]["dataset"] == kind
+        assert kind != "app" or line["kubernetes"]["pod"]["name"] == speaker
+
+
+def test_the_archive_has_no_secret_and_each_strange_line(archived: Archived, speaker: str) -> None:
+    lines = archived(namespace=speaker, pod="speaker-*", kind="app")
+    assert len(lines) == 7
+    assert "hunter2" not in json.dumps(lines)
+    assert sum(line["message"].count("***") for line in lines) == 6
+    assert any(line["message"].endswith(f"{speaker}-long-ends") for line in lines)
+
+
+def test_nothing_is_lost_while_the_object_store_is_away(
+    store: Store, archived: Archived, cluster: Cluster, pod: MakePod, eventually: Eventually
+) -> None:
+    word, number = uuid.uuid4().hex, 2000
+    script = (
+        f'i=0; while [ $i -lt {number} ]; do echo "{word} $i"; i=$((i+1)); '
+        "[ $((i % 100)) -ne 0 ] || sleep 1; done; sleep 3600"
+    )
+    store_is("stop", "store-1")
+    try:
+        cluster.run(f"create namespace archive-{word}")
+        cluster.apply(f"archive-{word}", pod("speaker", IMAGE, "sh", "-c", script))
+        time.sleep(20)
+        cluster.run(f"delete pods --namespace=logging -l {COLLECTORS} --grace-period=0 --force")
+        time.sleep(15)
+        # The store of logs does not wait for it.
+        eventually(lambda: _some(store.documents(f'"{word}"')), SECONDS_TO_FIND)
+    finally:
+        store_is("start", "store-1")
+
+    def all_there() -> None:
+        lines = archived(namespace=f"archive-{word}", kind="app")
+        missing = set(range(number)) - {int(line["message"].split()[1]) for line in lines}
+        assert not missing, f"{len(missing)} lines are missing, from {min(missing)} to {max(missing)}"
+
+    eventually(all_there, 150)
+    cluster.run(f"delete namespace archive-{word} --wait=false")
+
+
+def _some(found: list[Object]) -> None:
+    assert found
+
+
+def test_only_a_secret_has_the_key_of_the_archive(cluster: Cluster, inventory: Inventory) -> None:
+    key = yaml.safe_load((inventory.secrets / "object-store.yml").read_text())["logs"]
+    for kind in ("configmaps", "daemonsets", "pods", "networkpolicies"):
+        assert key not in json.dumps(cluster.get(f"{kind} --namespace=logging"))
+    secret = cluster.get("secret line-archive --namespace=logging")["data"]
+    assert key in base64.b64decode(secret["credentials"]).decode()
+
+
+# --- the store --------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_lost_while_the_store_is_away(

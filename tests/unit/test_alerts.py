@@ -112,6 +112,8 @@ def test_a_log_that_does_not_arrive_is_told_after_a_quarter_of_an_hour(tmp_path:
         ("[10m]", "[2m]"),
         ("for: 5m", "for: 1m"),
         ('exporter="elasticsearch"', 'exporter=~".+"'),
+        ('exporter="awss3"', 'exporter=~".+"'),
+        ('exporter="otlp_grpc/archive"', 'exporter="none"'),
         ("[10m])) > 0)\n          or count", "[10m])) >= 0)\n          or count"),
         ("or sum by (job) (increase(fluentd", "or sum by (job) (0 * increase(fluentd"),
         ("\n          - sum by", "\n          - 0 * sum by"),

@@ -10,7 +10,17 @@ import pytest
 
 from plugins.filter import digests, proxies
 from plugins.modules import probe_node, write_node_files
-from quote_platform import aws, certificates, component, history, node_settings, object_store, upgrade, vault
+from quote_platform import (
+    aws,
+    certificates,
+    component,
+    history,
+    log_archive,
+    node_settings,
+    object_store,
+    upgrade,
+    vault,
+)
 from quote_platform.validation import task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +35,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "prune_components": component.PRUNE,
     "plan_upgrade": upgrade.PLAN,
     "probe_node": probe_node.SPEC,
+    "search_logs": log_archive.SPEC,
     "set_node_settings": node_settings.SPEC,
     "use_object_store": object_store.SPEC,
     "use_vault": vault.SPEC,

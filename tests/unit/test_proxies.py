@@ -282,6 +282,36 @@ def test_an_external_store_of_logs_is_reached_by_it(tmp_path: Path) -> None:
     assert anywhere(rules) == set()
 
 
+def test_lines_reach_their_archive_by_it(tmp_path: Path) -> None:
+    """Its exporter knows the environment only; the keys are in a file."""
+    file, own = "logging-logging.yaml", EXTERNAL | {"logging_line_archive": "s3"}
+    direct = {
+        "logging_archive_endpoint": "https://192.0.2.30:7070",
+        "logging_archive_ca": "PEM",
+        "logging_proxy": {},
+    }
+    by_proxy, directly = (
+        objects(tmp_path, PLACE | own | more, ["logging/templates/logging.yaml.j2"])[file]
+        for more in ({}, direct)
+    )
+    secret = content(named(by_proxy, "Secret", "line-archive"))
+    assert (secret["HTTPS_PROXY"], "ca.crt" in secret) == (URL, False)
+    assert {".svc", "192.0.2.11", "kubernetes.default"} < set(secret["NO_PROXY"].split(","))
+    (collector,) = containers(named(by_proxy, "DaemonSet", "collector")).values()
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        assert {
+            "name": name,
+            "valueFrom": {"secretKeyRef": {"name": "line-archive", "key": name}},
+        } in collector["env"]
+    assert OUT in egress(by_proxy, "collector")
+    assert anywhere(egress(by_proxy, "collector")) == set()
+    assert anywhere(egress(directly, "collector")) == {7070, 9243}
+    assert set(content(named(directly, "Secret", "line-archive"))) == {"credentials", "ca.crt"}
+    (collector,) = containers(named(directly, "DaemonSet", "collector")).values()
+    assert {"name": "AWS_CA_BUNDLE", "value": "/etc/archive/ca.crt"} in collector["env"]
+    assert not any("PROXY" in one["name"] for one in collector["env"])
+
+
 def test_a_port_that_only_the_proxy_needs_is_not_asked_for() -> None:
     given = PLACE | {
         "monitoring_slack_url": "https://hooks.example.com:8443/services/word",

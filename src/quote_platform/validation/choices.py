@@ -442,6 +442,17 @@ def logs(given: Variables) -> list[str]:
     authority = str(given.get("logging_ca") or "")
     if authority and "-----BEGIN CERTIFICATE-----" not in authority:
         wrong.append("logging_ca: not a certificate; allowed is PEM text, or empty")
+    if given.get("logging_line_archive") == "s3":
+        if given.get("logging_collector") == "fluentd":
+            wrong.append(
+                "logging_line_archive: s3 is not built for logging_collector: fluentd, whose writer to S3 "
+                "could not be tried; allowed is none, or logging_collector: opentelemetry"
+            )
+        if not given.get("backups_enabled", True):
+            wrong.append(
+                "logging_line_archive: s3 writes to the object store of the backups, which backups_enabled: "
+                "false leaves out; allowed is none"
+            )
     return wrong
 
 
@@ -549,7 +560,9 @@ def delivery(given: Variables) -> list[str]:
 def accounts(given: Variables) -> list[str]:
     """Return which accounts of the object store lack something."""
     known_accounts = given.get("object_store_accounts") or {}
-    archive = given.get("logging_store") == "eck" and given.get("logging_archive_days") != 0
+    archive = given.get("logging_line_archive") == "s3" or (
+        given.get("logging_store") == "eck" and given.get("logging_archive_days") != 0
+    )
     purposes = (*PURPOSES, *(["logs"] if archive and given.get("logging_enabled", True) else []))
     wrong = [
         f"object_store_accounts: {purpose} is missing; bucket, access_key, secret_key are needed"

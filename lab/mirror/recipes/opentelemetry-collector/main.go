@@ -4,10 +4,12 @@ package main
 import (
 	"log"
 
+	"github.com/open-telemetry/opentelemetry-collector-contrib/exporter/awss3exporter"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/exporter/elasticsearchexporter"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/extension/healthcheckextension"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/extension/k8sleaderelector"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/extension/storage/filestorage"
+	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/groupbyattrsprocessor"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/k8sattributesprocessor"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/transformprocessor"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/receiver/filelogreceiver"
@@ -44,12 +46,12 @@ func factories() (otelcol.Factories, error) {
 		return found, err
 	}
 	if found.Processors, err = otelcol.MakeFactoryMap[processor.Factory](
-		k8sattributesprocessor.NewFactory(), memorylimiterprocessor.NewFactory(), transformprocessor.NewFactory(),
+		groupbyattrsprocessor.NewFactory(), k8sattributesprocessor.NewFactory(), memorylimiterprocessor.NewFactory(), transformprocessor.NewFactory(),
 	); err != nil {
 		return found, err
 	}
 	found.Exporters, err = otelcol.MakeFactoryMap[exporter.Factory](
-		elasticsearchexporter.NewFactory(), otlpexporter.NewFactory(),
+		awss3exporter.NewFactory(), elasticsearchexporter.NewFactory(), otlpexporter.NewFactory(),
 	)
 	found.Telemetry = otelconftelemetry.NewFactory()
 	return found, err
