@@ -137,7 +137,11 @@ class LoadBalancer(Kind):
             "groups": list(one.get("SecurityGroups") or []),
             "state": one["State"]["Code"].removesuffix("_impaired"),
         }
-        return Found(name, one["LoadBalancerArn"], state, {"address": one["DNSName"].lower()})
+        attributes = {
+            "address": one["DNSName"].lower(),
+            "zone": one.get("CanonicalHostedZoneId", ""),
+        }
+        return Found(name, one["LoadBalancerArn"], state, attributes)
 
     def read(self, account: Account, found: Found) -> None:
         """Ask for the listeners."""
