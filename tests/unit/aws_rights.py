@@ -168,7 +168,9 @@ def elasticloadbalancing(of: Request) -> Iterator[Need]:
         names = ("ListenerArn",) if "ListenerArn" in of.given else ("LoadBalancerArn", "TargetGroupArn")
         for name in names:
             if arn := of.given.get(name):
-                yield Need(action, arn, has(tagging.get_tag_dict_for_resource(arn)))
+                # moto has listeners of every balancer below listener/app.
+                real = arn.replace(":listener/app/", ":listener/net/")
+                yield Need(action, real, has(tagging.get_tag_dict_for_resource(arn)))
     if tags:
         yield Need(f"{of.service}:AddTags", new, tags | {f"{of.service}:CreateAction": of.action})
 

@@ -71,7 +71,7 @@ CHANGES = {
     ),
 }
 BALANCERS = (
-    *("CreateListener", "ModifyListener", "DeleteListener", "SetSubnets", "SetSecurityGroups"),
+    *("CreateListener", "SetSubnets", "SetSecurityGroups"),
     *("DeleteLoadBalancer", "ModifyTargetGroup", "DeleteTargetGroup", "RegisterTargets", "DeregisterTargets"),
 )
 ROLES = (
@@ -169,7 +169,11 @@ def _balancers(of: Design) -> list[Statement]:
     service, makes = "elasticloadbalancing", ["CreateLoadBalancer", "CreateTargetGroup"]
     everything = _arn(of, service)
     created = {f"{service}:CreateAction": [*makes, "CreateListener"]}
+    names = [one.name for one in of.resources if one.kind == "load-balancer"]
+    # Not by their tags: one that somebody has opened by hand has none.
+    listeners = [_arn(of, service, f"listener/net/{of.cluster}-{name}/*") for name in names]
     return [
+        _allow("Listeners", service, ["ModifyListener", "DeleteListener"], listeners),
         _allow("MakeBalancers", service, makes, everything, **_new(of)),
         _allow("TagBalancers", service, ["AddTags"], everything, **created, **_new(of)),
         _allow("ChangeBalancers", service, BALANCERS, everything, **_own(of)),
