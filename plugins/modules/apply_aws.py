@@ -22,7 +22,9 @@ options:
   keys: {type: dict, required: true, description: What the role aws_keys declares.}
   registry: {type: dict, required: true, description: What the role aws_registry declares.}
   database: {type: dict, required: true, description: What the role aws_database declares.}
+  dns: {type: dict, required: true, description: What the role aws_dns declares.}
   budget: {type: float, default: 0, description: US dollars a month; 0 means none.}
+  budget_mails: {type: list, elements: str, default: [], description: Who is told of the budget by mail.}
   assumed: {type: dict, default: {}, description: What the bill assumes.}
   inventory: {type: path, default: "", description: "Inventory, of which aws_ec2.yml is judged."}
   timeout: {type: int, default: 900, description: Seconds to wait for a single thing.}

@@ -12,6 +12,7 @@ from quote_platform.locales import use_utf8
 # Name: module, its application or function, and what it does.
 COMMANDS = {
     "cost": ("quote_platform.aws.cli", "show", None),
+    "aws": ("quote_platform.aws.cli", "app", "The rights that making a cluster on AWS needs."),
     "mirror": (
         "quote_platform.mirror.cli",
         "app",

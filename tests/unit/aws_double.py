@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from aws_rights import Need, Request, lacking, needed, operation
+from moto.budgets.models import budgets_backends
 from moto.ec2.models import ec2_backends
 from moto.ecr.models import ecr_backends
 from moto.elbv2.models import elbv2_backends
@@ -35,7 +37,8 @@ FORMS = {
     "": f"<ErrorResponse>{ERROR}<RequestId>1</RequestId></ErrorResponse>",
 }
 THROTTLED = {"ec2": "RequestLimitExceeded", "s3": "SlowDown"}
-JSON = ("ssm", "tagging", "kms", "ecr")
+JSON = ("ssm", "tagging", "kms", "ecr", "servicequotas", "budgets")
+REFUSED = {"ec2": "UnauthorizedOperation"} | dict.fromkeys(JSON, "AccessDeniedException")
 
 
 # moto knows none: https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_DescribeDBEngineVersions.html
@@ -50,9 +53,9 @@ VERSIONS = (
 
 
 class Refusal(Exception):
-    def __init__(self, code: str, message: str = "as AWS does") -> None:
+    def __init__(self, code: str, message: str = "as AWS does", status: str = "400 Bad Request") -> None:
         super().__init__(code)
-        self.code, self.message = code, message
+        self.code, self.message, self.status = code, message, status
 
 
 class Strict:
@@ -74,6 +77,12 @@ class Strict:
         self.calls: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.bodies: list[str] = []
+        # What a caller may do, by access key; others may do all. And what these have asked for.
+        self.policies: dict[str, dict[str, Any]] = {}
+        self.needs: list[Need] = []
+        # Values of quotas, by code; of those in `default` the account has none of its own.
+        self.quotas: dict[str, int] = {}
+        self.default: set[str] = set()
 
         self.random = random.Random(5)  # noqa: S311 (the same faults in each run)
 
@@ -85,6 +94,8 @@ class Strict:
         self.database_seconds = self.database_since = 0.0
         self.profiles, self.releasing, self.lose = {}, {}, set()
         self.calls, self.refused, self.bodies = Counter(), Counter(), []
+        self.policies, self.needs = {}, []
+        self.quotas, self.default = {}, set()
         self.random = random.Random(5)  # noqa: S311
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -95,29 +106,31 @@ class Strict:
         given = {key: value[0] for key, value in parse_qs(body.decode(errors="replace")).items()}
         target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
         action = given.get("Action") or target or environ["REQUEST_METHOD"]
+        if service == "route53":
+            action = operation(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         chance = self.random.random()
         time.sleep(self.delay)
         with self.lock:
             self.calls[f"{service}:{action}"] += 1
             self.bodies.append(body.decode(errors="replace"))
-        if (
-            service == "s3"
-            and action == "HEAD"
-            and (owner := environ.get("HTTP_X_AMZ_EXPECTED_BUCKET_OWNER"))
-        ):
-            bucket = s3_backends.bucket_accounts.get(environ["PATH_INFO"].strip("/"), ("aws", owner))
-            if bucket[1] != owner:
-                start_response("403 Forbidden", [])
-                return []
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        asked = Request(
+            ACCOUNT, service, region, action, given, body, method, path, environ.get("QUERY_STRING", "")
+        )
         try:
+            self.authorize(asked, scope[0], environ.get("HTTP_X_AMZ_EXPECTED_BUCKET_OWNER"))
             if service and chance < self.throttled:
                 raise Refusal(THROTTLED.get(service, "ThrottlingException"))
             self.judge(action, given, region)
+            own = self.own(action, body)
         except Refusal as refusal:
             with self.lock:
                 self.refused[f"{action} {refusal.code}"] += 1
-            return answer(start_response, service, refusal.code, refusal.message)
-        if own := self.own(action, body):
+            if method == "HEAD" and refusal.status.startswith("403"):
+                start_response(refusal.status, [])
+                return []
+            return answer(start_response, service, refusal.code, refusal.message, refusal.status)
+        if own:
             start_response("200 OK", [("Content-Type", own[0])])
             return [own[1].encode()]
         if service and (action in self.lose or self.throttled <= chance < self.throttled + self.lost):
@@ -144,15 +157,54 @@ class Strict:
                     one.disable_api_termination = True
         return done
 
-    @staticmethod
-    def own(action: str, body: bytes) -> tuple[str, str] | None:
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+    def authorize(self, asked: Request, key: str, owner: str | None) -> None:
+        """Refuse what a caller has no right to, and a bucket that is somebody else's."""
+        bucket = s3_backends.bucket_accounts.get(asked.path.strip("/"), ("aws", owner))
+        if asked.service == "s3" and owner and bucket[1] != owner:
+            raise Refusal("AccessDenied", status="403 Forbidden")
+        needs = needed(asked) if key in self.policies else []
+        with self.lock:
+            self.needs += needs
+        lacks = lacking(self.policies[key], needs) if needs else None
+        if not lacks:
+            return
+        text = (
+            f"User: arn:aws:iam::{ACCOUNT}:user/operator is not authorized to perform: {lacks.action} on "
+            f"resource: {lacks.resource} because no identity-based policy allows the {lacks.action} action"
+        )
+        if asked.service == "ec2":
+            text = f"You are not authorized to perform this operation. {text}. Encoded authorization failure"
+        raise Refusal(REFUSED.get(asked.service, "AccessDenied"), text, "403 Forbidden")
+
+    def own(self, action: str, body: bytes) -> tuple[str, str] | None:
         """Return what moto does not know at all, with its type."""
+        if action in {"GetServiceQuota", "GetAWSDefaultServiceQuota"}:
+            name = json.loads(body)["QuotaCode"]
+            if action == "GetServiceQuota" and name in self.default:
+                raise Refusal("NoSuchResourceException")
+            quota = {"Quota": {"Value": float(self.quotas.get(name, 1000))}}
+            return "application/x-amz-json-1.1", json.dumps(quota)
+        if action in {"UpdateBudget", "DescribeSubscribersForNotification"}:
+            return "application/x-amz-json-1.1", json.dumps(self.budget(action, json.loads(body)))
         if action == "DescribeDBEngineVersions":
             return "text/xml", VERSIONS
         if action == "GetParameter" and json.loads(body)["Name"] == PARAMETER:
             parameter = {"Parameter": {"Name": PARAMETER, "Value": IMAGE}}
             return "application/x-amz-json-1.1", json.dumps(parameter)
         return None
+
+    @staticmethod
+    def budget(action: str, asked: dict[str, Any]) -> dict[str, Any]:
+        """Do what moto's budgets cannot."""
+        known = budgets_backends[ACCOUNT]["aws"].budgets[ACCOUNT]
+        if action == "UpdateBudget":
+            known[asked["NewBudget"]["BudgetName"]].budget |= asked["NewBudget"]
+            return {}
+        for one in known[asked["BudgetName"]].notifications:
+            if one.details == asked["Notification"]:
+                return {"Subscribers": one.subscribers}
+        return {"Subscribers": []}
 
     def corrected(self, action: str, body: bytes, answered: bytes, region: str) -> bytes | None:
         """Return an answer that AWS gives otherwise than moto."""

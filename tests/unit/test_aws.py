@@ -2,9 +2,11 @@
 
 import functools
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -16,6 +18,7 @@ import botocore.session
 import pytest
 import yaml
 from aws_double import ACCOUNT, IMAGE, Strict, serve
+from aws_rights import DATA, Need, lacking
 from botocore.exceptions import ClientError
 from botocore.loaders import create_loader
 from moto.ec2.models import ec2_backends
@@ -27,7 +30,7 @@ from typer.testing import CliRunner
 
 from quote_platform import aws
 from quote_platform.aws import account as accounts
-from quote_platform.aws import cost, design, reconcile
+from quote_platform.aws import cost, design, policy, quotas, reconcile
 from quote_platform.aws.kinds import KINDS
 from quote_platform.cli import app
 
@@ -77,7 +80,9 @@ GIVEN: dict[str, Any] = {
         "backup_days": 7,
         "protected": True,
     },
+    "dns": {"domain": "", "create_zone": False, "hosts": [], "api_host": "", "health_path": ""},
     "budget": 0,
+    "budget_mails": [],
     "assumed": {},
     "inventory": "",
     "timeout": 120,
@@ -115,6 +120,15 @@ CHOSEN: dict[str, Any] = {
     "keys__vault": True,
     "registry__repositories": ["quote-app"],
     "database__choice": "rds",
+    "dns": {
+        "domain": "example.com",
+        "create_zone": True,
+        "hosts": ["app.example.com", "example.com"],
+        "api_host": "api.example.com",
+        "health_path": "/healthz",
+    },
+    "budget": 900,
+    "budget_mails": ["ops@example.com", "boss@example.com"],
 }
 # A cluster of few things, where their number proves nothing.
 SMALL: dict[str, Any] = {
@@ -177,6 +191,7 @@ def found() -> dict[tuple[str, str], Any]:
     """Return what is there by name; two of one name are refused."""
     account = looking()
     account.forget()
+    account.id = ACCOUNT
     return reconcile.list_all(account)
 
 
@@ -281,9 +296,9 @@ def test_independent_things_are_made_side_by_side(strict: Strict) -> None:
     assert all(later.began >= earlier.ended for earlier, later in pairwise(chain))
 
 
-def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
-    apply(**CHOSEN)
-    there, ec2, s3, elb = found(), boto3.client("ec2"), boto3.client("s3"), boto3.client("elbv2")
+def disturb(there: dict[tuple[str, str], Any]) -> None:
+    """Change by hand what a run repairs."""
+    ec2, s3, elb = boto3.client("ec2"), boto3.client("s3"), boto3.client("elbv2")
 
     def of(kind: str, name: str) -> str:
         return str(there[kind, name].id)
@@ -328,6 +343,11 @@ def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
     off = {"ParameterName": "rds.force_ssl", "ParameterValue": "0", "ApplyMethod": "immediate"}
     rds.modify_db_parameter_group(DBParameterGroupName="quote-main", Parameters=[off])
 
+
+def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
+    apply(**CHOSEN)
+    there, s3 = found(), boto3.client("s3")
+    disturb(there)
     before = dict(strict.calls)
     told = apply(dry_run=True, **CHOSEN)
     assert changes(told) == {
@@ -371,9 +391,310 @@ def test_drift_is_named_by_its_fields_and_repaired(strict: Strict) -> None:
 
     assert changes(apply(**CHOSEN)) == changes(told)
     again = apply(**CHOSEN)
-    assert not again["changed"] and total(again) <= 50
-    rules = s3.get_bucket_lifecycle_configuration(Bucket=of("bucket", "snapshots"))["Rules"]
+    assert not again["changed"] and total(again) <= 65, again["calls"]
+    rules = s3.get_bucket_lifecycle_configuration(Bucket=there["bucket", "snapshots"].id)["Rules"]
     assert "dumps" in {rule["ID"] for rule in rules}, "a rule of the platform's own is gone"
+
+
+CALLER = "AKIAOPERATOREXAMPLE"
+
+
+def rights(**changed: Any) -> dict[str, Any]:
+    return policy.document(aws.chosen(given(**changed)))
+
+
+@contextmanager
+def operator(strict: Strict, allowed: dict[str, Any]) -> Iterator[None]:
+    """Run as somebody who has one policy; the clients of the tests go on with all rights."""
+    boto3.client("sts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", CALLER)
+        strict.policies[CALLER] = allowed
+        yield
+
+
+def disturb_more(there: dict[tuple[str, str], Any]) -> str:
+    """Change by hand what is repaired by other calls; return a subnet that is in the way of deleting."""
+    ec2, elb, rds = boto3.client("ec2"), boto3.client("elbv2"), boto3.client("rds")
+
+    def of(kind: str, name: str) -> str:
+        return str(there[kind, name].id)
+
+    ec2.modify_instance_metadata_options(InstanceId=of("machine", "worker-1"), HttpTokens="optional")
+    ec2.create_tags(
+        Resources=[of("machine", "master-1")], Tags=[{"Key": "quote-platform/group", "Value": "other"}]
+    )
+    ec2.associate_iam_instance_profile(
+        InstanceId=of("machine", "bastion"), IamInstanceProfile={"Name": "quote-nodes"}
+    )
+    table = of("route-table", "public")
+    everywhere = {"RouteTableId": table, "DestinationCidrBlock": "0.0.0.0/0"}
+    ec2.replace_route(NatGatewayId=of("nat-gateway", "a"), **everywhere)
+    ec2.create_route(
+        RouteTableId=table, DestinationCidrBlock="192.168.0.0/24", GatewayId=of("internet-gateway", "main")
+    )
+    subnet = ec2.create_subnet(VpcId=of("vpc", "main"), CidrBlock="10.0.48.0/24")["Subnet"]["SubnetId"]
+    ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
+    ec2.modify_vpc_endpoint(
+        VpcEndpointId=of("endpoint", "s3"), RemoveRouteTableIds=[of("route-table", "private")]
+    )
+    group = of("security-group", "vault")
+    everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    mail = {"IpProtocol": "tcp", "FromPort": 25, "ToPort": 25, "IpRanges": [{"CidrIp": "10.9.0.0/16"}]}
+    ec2.revoke_security_group_egress(GroupId=group, IpPermissions=[everything])
+    ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[mail])
+    balancer, target = of("load-balancer", "ingress"), of("target-group", "ingress-http")
+    elb.set_subnets(LoadBalancerArn=balancer, Subnets=[of("subnet", "public-a"), of("subnet", "public-b")])
+    elb.set_security_groups(LoadBalancerArn=balancer, SecurityGroups=[of("security-group", "api")])
+    listeners = elb.describe_listeners(LoadBalancerArn=balancer)["Listeners"]
+    (secure,) = [one["ListenerArn"] for one in listeners if one["Port"] == 443]
+    forward = [{"Type": "forward", "TargetGroupArn": target}]
+    elb.modify_listener(ListenerArn=secure, DefaultActions=forward)
+    elb.create_listener(LoadBalancerArn=balancer, Protocol="TCP", Port=8080, DefaultActions=forward)
+    elb.modify_target_group(TargetGroupArn=target, HealthCheckProtocol="HTTP", HealthCheckPath="/")
+    elb.register_targets(TargetGroupArn=target, Targets=[{"Id": of("machine", "master-1")}])
+    rds.stop_db_instance(DBInstanceIdentifier="quote-main")
+    boto3.client("kms").create_alias(
+        AliasName="alias/quote-other", TargetKeyId=of("key", "vault").rpartition("/")[2]
+    )
+    return str(subnet)
+
+
+def test_the_policy_is_enough_for_all_that_is_done(strict: Strict) -> None:
+    allowed = rights(**CHOSEN)
+    for one in allowed["Statement"]:
+        for action in one["Action"]:
+            assert DATA.actions.action_exists(*action.split(":")), f"AWS knows no {action}"
+    rds, elb, ec2 = boto3.client("rds"), boto3.client("elbv2"), boto3.client("ec2")
+    stranger = {"DBParameterGroupName": "quote-main"}
+    rds.create_db_parameter_group(DBParameterGroupFamily="postgres17", Description="theirs", **stranger)
+    elb.create_target_group(Name="quote-theirs", Protocol="TCP", Port=1, VpcId=own_network(ec2))
+    with operator(strict, allowed):
+        with pytest.raises(aws.Refused, match="the name quote-main is taken"):
+            apply(**CHOSEN)
+        rds.delete_db_parameter_group(**stranger)
+        strict.lose = {"PUT", "CreateRepository"}
+        strict.default = {"L-7B6409FD"}
+        apply(dry_run=True, **CHOSEN)
+        apply(**CHOSEN)
+        assert not apply(**CHOSEN)["changed"]
+        disturb(found())
+        apply(**CHOSEN)
+        subnet = disturb_more(found())
+        assert "change database main: state" in changes(apply(**CHOSEN))
+        ec2.delete_subnet(SubnetId=subnet)
+        assert not apply(**CHOSEN)["changed"]
+        aws.remove(GONE | {"buckets": False}, False, pause=0.1)
+        apply(**CHOSEN)  # takes the key back
+
+
+def own_network(ec2: Any) -> str:
+    """Return the network that every account has."""
+    return str(ec2.describe_vpcs()["Vpcs"][0]["VpcId"])
+
+
+SIDS = [one["Sid"] for one in rights(**WIDE)["Statement"]]
+USUAL = {"Read", "Make", "Buckets", "PassRoles", "ChangeKeys"}
+
+
+@pytest.mark.parametrize(
+    "sid", [one if one in USUAL else pytest.param(one, marks=pytest.mark.proof(minutes=1)) for one in SIDS]
+)
+def test_without_a_statement_the_right_that_is_missing_is_named(strict: Strict, sid: str) -> None:
+    allowed = rights(**WIDE)
+    (less,) = [one for one in allowed["Statement"] if one["Sid"] == sid]
+    allowed["Statement"].remove(less)
+    with operator(strict, allowed), pytest.raises(aws.Refused) as refused:
+        apply(**WIDE)
+        s3_backends[ACCOUNT]["aws"].put_object(found()["bucket", "postgres"].id, "a", b"b")
+        aws.remove(GONE | {"timeout": 3}, False, pause=0.1)
+    said = str(refused.value)
+    assert any(f"the credentials lack the right {action} on " in said for action in less["Action"]), said
+    assert "`quote-platform aws policy -i INVENTORY`" in said
+    assert "Encoded" not in said
+
+
+def test_the_command_prints_the_policy_of_the_shipped_inventory(tmp_path: Path) -> None:
+    folder = tmp_path / "aws"
+    shutil.copytree(ROOT / "inventories/aws", folder)
+    command = ["aws", "policy", "-i", str(folder)]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 1 and "aws_account_id: '' is not an account" in refused.output
+    own: dict[str, Any] = {
+        "aws_account_id": ACCOUNT,
+        "aws_network_admin_cidrs": ["198.18.0.7/32"],
+        "aws_machines_ssh_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 me"],
+    }
+    (folder / "group_vars/all/own.yml").write_text(yaml.safe_dump(own))
+    told = json.loads(CliRunner().invoke(app, command).stdout)
+    sids = {one["Sid"] for one in told["Statement"]}
+    assert "MakeKeys" in sids and "Databases" not in sids and "Repositories" not in sids
+    no_zone = CliRunner().invoke(app, [*command, "--of", "cert-manager"])
+    assert no_zone.exit_code == 1 and "--of cert-manager: no zone is known" in no_zone.output
+    own |= {"aws_dns_domain": "example.com", "aws_account_made": {"zone": "Z1"}}
+    (folder / "group_vars/all/own.yml").write_text(yaml.safe_dump(own))
+    challenges = json.loads(CliRunner().invoke(app, [*command, "--of", "cert-manager"]).stdout)
+    assert challenges["Statement"][0]["Resource"] == "arn:aws:route53:::hostedzone/Z1"
+    assert "_acme-challenge.quotes.example.com" in str(challenges["Statement"][0])
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html: of a role's own policies
+    assert len(json.dumps(rights(**CHOSEN), separators=(",", ":"))) < 10240
+
+
+# Names in a zone that others have made, and a budget that tells.
+NAMED: dict[str, Any] = SMALL | {
+    "dns": CHOSEN["dns"] | {"create_zone": False},
+    "budget": 900,
+    "budget_mails": CHOSEN["budget_mails"],
+}
+
+
+def theirs() -> str:
+    """Make a zone with a record that is not ours; return its id."""
+    names = boto3.client("route53")
+    zone = names.create_hosted_zone(Name="example.com", CallerReference="theirs")["HostedZone"]["Id"]
+    record = {"Name": "old.example.com", "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": "10.1.1.1"}]}
+    changed(zone, "CREATE", record)
+    return str(zone)
+
+
+def changed(zone: str, action: str, record: dict[str, Any]) -> None:
+    boto3.client("route53").change_resource_record_sets(
+        HostedZoneId=zone, ChangeBatch={"Changes": [{"Action": action, "ResourceRecordSet": record}]}
+    )
+
+
+def records(zone: str) -> dict[str, Any]:
+    listed = boto3.client("route53").list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
+    return {f"{one['Name'].rstrip('.')} {one['Type']}": one for one in listed}
+
+
+def test_names_lead_to_the_balancers_and_go_without_what_others_have(strict: Strict) -> None:
+    zone, names = theirs(), boto3.client("route53")
+    before = set(records(zone))
+    made = apply(**NAMED)
+    balancers = {
+        one["LoadBalancerName"]: one["DNSName"]
+        for one in boto3.client("elbv2").describe_load_balancers()["LoadBalancers"]
+    }
+    for host, balancer in (("app.", "ingress"), ("", "ingress"), ("api.", "api")):
+        alias = records(zone)[f"{host}example.com A"]["AliasTarget"]
+        assert alias["DNSName"].rstrip(".") == balancers[f"quote-{balancer}"]
+        assert alias["HostedZoneId"]
+        assert f"{host}_quote-platform-quote.example.com TXT" in records(zone)
+    assert made["outputs"]["zone"] == zone.rpartition("/")[2]
+    assert made["outputs"]["api_endpoint"] == "api.example.com:6443"
+    again = apply(**NAMED)
+    assert not again["changed"] and again["outputs"] == made["outputs"]
+
+    alias = {"DNSName": "elsewhere.example.net", "HostedZoneId": "Z2", "EvaluateTargetHealth": False}
+    changed(zone, "UPSERT", {"Name": "app.example.com", "Type": "A", "AliasTarget": alias})
+    (check,) = names.list_health_checks()["HealthChecks"]
+    names.update_health_check(HealthCheckId=check["Id"], ResourcePath="/other")
+    budgets, budget = boto3.client("budgets"), {"AccountId": ACCOUNT, "BudgetName": "quote-month"}
+    (actual, _) = budgets.describe_notifications_for_budget(**budget)["Notifications"]
+    budgets.delete_notification(Notification=actual, **budget)
+    higher = budgets.describe_budget(**budget)["Budget"] | {"BudgetLimit": {"Amount": "9000", "Unit": "USD"}}
+    budgets.update_budget(
+        AccountId=ACCOUNT,
+        NewBudget={key: higher[key] for key in ("BudgetName", "BudgetLimit", "TimeUnit", "BudgetType")},
+    )
+    told = apply(dry_run=True, **NAMED)
+    assert changes(told) == {
+        "change record app.example.com: target, target_zone",
+        "change health-check ingress: path",
+        "change budget month: limit, alarms",
+    }
+    assert changes(apply(**NAMED)) == changes(told)
+    assert not apply(**NAMED)["changed"]
+    told_of = budgets.describe_notifications_for_budget(**budget)["Notifications"]
+    assert {(one["NotificationType"], one["Threshold"]) for one in told_of} == {
+        ("ACTUAL", 80),
+        ("FORECASTED", 100),
+    }
+
+    aws.remove(GONE, False, pause=0.1)
+    assert set(records(zone)) == before
+    assert found() == {} and not names.list_health_checks()["HealthChecks"]
+
+
+def test_a_zone_is_made_and_goes_unless_others_use_it(strict: Strict) -> None:
+    own = NAMED | {"dns": CHOSEN["dns"]}
+    strict.lose = {"CreateHostedZone", "ChangeResourceRecordSets", "CreateHealthCheck", "CreateBudget"}
+    made = apply(**own)
+    assert not strict.lose
+    assert len(made["outputs"]["name_servers"]) == 4
+    (zone,) = boto3.client("route53").list_hosted_zones()["HostedZones"]
+    assert made["outputs"]["zone"] == zone["Id"].rpartition("/")[2]
+    assert not apply(**own)["changed"]
+    other = {"Name": "x.example.com", "Type": "TXT", "TTL": 60, "ResourceRecords": [{"Value": '"x"'}]}
+    changed(zone["Id"], "CREATE", other)
+    with pytest.raises(
+        aws.Refused, match=r"zone example.com has records that were not made by the playbooks"
+    ):
+        aws.remove(GONE, False, pause=0.1)
+    changed(zone["Id"], "DELETE", other)
+    aws.remove(GONE, False, pause=0.1)
+    assert not boto3.client("route53").list_hosted_zones()["HostedZones"]
+
+
+def test_what_is_not_chosen_costs_no_call(strict: Strict) -> None:
+    apply(**SMALL)
+    assert not [name for name in strict.calls if name.startswith(("route53:", "budgets:"))]
+
+
+def test_cert_manager_may_write_the_challenges_and_nothing_else() -> None:
+    document = policy.challenges(aws.chosen(given(**NAMED)), "Z1")
+    where = "arn:aws:route53:::hostedzone/Z1"
+    prefix = "route53:ChangeResourceRecordSets"
+
+    def may(name: str, kind: str, zone: str = where) -> bool:
+        context = {f"{prefix}NormalizedRecordNames": [name], f"{prefix}RecordTypes": [kind]}
+        return lacking(document, [Need(prefix, zone, context)]) is None
+
+    assert may("_acme-challenge.app.example.com", "TXT")
+    assert not may("app.example.com", "TXT")
+    assert not may("_acme-challenge.app.example.com", "A")
+    assert not may("_acme-challenge.app.example.com", "TXT", "arn:aws:route53:::hostedzone/Z2")
+
+
+@pytest.mark.parametrize(
+    ("code", "value", "said"),
+    [
+        ("L-F678F1CE", 1, "vpc L-F678F1CE, VPCs in eu-west-1: 1, of which 1 are used, and 1 more are needed"),
+        ("L-0263D0A3", 2, "Elastic IP addresses in eu-west-1: 2, of which 2 are used, and 1 more are needed"),
+        ("L-1216C47A", 7, "vCPUs of standard machines in eu-west-1: 7, of which 2 are used, and 6 more are"),
+        ("L-69A177A2", 1, "network load balancers in eu-west-1: 1, of which 0 are used, and 2 more are"),
+        ("L-FE5A380F", 0, "NAT gateways of a zone eu-west-1a in eu-west-1: 0, of which 0 are used, and 1"),
+        ("L-7B6409FD", 0, "rds L-7B6409FD, databases in eu-west-1: 0, of which 0 are used, and 1 more are"),
+    ],
+)
+def test_a_quota_that_is_too_small_is_refused_before_anything_is_made(
+    strict: Strict, code: str, value: int, said: str
+) -> None:
+    ec2 = boto3.client("ec2")
+    for _ in range(2):
+        ec2.allocate_address(Domain="vpc")
+    ec2.run_instances(ImageId=IMAGE, InstanceType="t3.medium", MinCount=1, MaxCount=1)
+    strict.quotas = {code: value}
+    strict.default = {code}
+    with pytest.raises(aws.Refused) as refused:
+        apply(**WIDE)
+    assert said in str(refused.value) and f"--quota-code {code} --desired-value" in str(refused.value)
+    assert {kind for kind, _ in found()} == set(), "something was made"
+    strict.quotas = {code: 100}
+    assert not apply(dry_run=True, **WIDE).get("warnings")
+
+
+def test_quotas_that_nobody_may_ask_for_are_a_warning(strict: Strict) -> None:
+    allowed = rights(**SMALL)
+    for one in allowed["Statement"]:
+        one["Action"] = [action for action in one["Action"] if not action.startswith("servicequotas:")]
+    strict.quotas = dict.fromkeys([one.code for one in quotas.QUOTAS], 0)
+    with operator(strict, allowed):
+        (warning,) = apply(**SMALL)["warnings"]
+    assert "quotas that were not compared: vpc L-F678F1CE (VPCs)" in warning
+    assert "AccessDeniedException" in warning
+    assert set(found()) == declared(**SMALL)
 
 
 WRITES: tuple[str, ...] = (
@@ -656,6 +977,21 @@ WRONG = [
         "aws_database_backup_days: 0; allowed are 1 to 35",
     ),
     ({"database__choice": "rds"}, "aws_database_choice: the name quote-main is taken by arn:aws:rds:"),
+    (
+        {"dns": CHOSEN["dns"] | {"domain": "example.org", "hosts": ["a.example.com"]}},
+        "aws_dns_hosts: 'a.example.com' is not in aws_dns_domain example.org; allowed is for example",
+    ),
+    (
+        {"dns": CHOSEN["dns"] | {"create_zone": False}},
+        "aws_dns_domain: example.com: its zone is not in the account 123456789012; allowed are those",
+    ),
+    (
+        {"dns": CHOSEN["dns"] | {"create_zone": False, "hosts": ["old.example.com"]}},
+        "aws_dns_hosts: old.example.com is in the zone already",
+    ),
+    ({"dns": CHOSEN["dns"]}, "aws_dns_create_zone: the account has a zone of example.com"),
+    ({"budget_mails": ["ops@example.com"]}, "aws_account_budget_mails: there is no budget to tell of"),
+    ({"budget_mails": ["ops"], "budget": 900}, "aws_account_budget_mails: 'ops' is not an address"),
     ({"budget": 200}, "aws_account_budget: 200 USD a month is less than"),
     ({"budget": 900, "region": "sa-east-1"}, "aws_account_budget: cannot be held against region sa-east-1"),
 ]
@@ -682,6 +1018,9 @@ def test_wrong_input_is_refused_before_anything_is_made(
                 "tags": [],
             }
         )
+    if message.startswith(("aws_dns_hosts: old", "aws_dns_create_zone")):
+        theirs()
+        strict.calls.clear()
     ecr_backends[ACCOUNT]["eu-west-1"].create_repository("quote/old", None, {}, {}, "MUTABLE", [])
     s3_backends[ACCOUNT]["aws"].put_object("own-full-logs", "a", b"b")
     for dry_run in (True, False):
@@ -747,6 +1086,7 @@ def test_a_bill_names_everything_that_is_paid() -> None:
     extra = {row.component: row.price for row in more.rows}
     assert extra["database, RDS"] == pytest.approx(2 * 0.078 * 730)
     assert extra["database, disks"] == pytest.approx(2 * 20 * 0.127)
+    assert extra["names, zone"] == 0.5 and extra["names, health check"] == 1.5
     assert extra["keys"] == 1 and extra["repositories"] == pytest.approx(10 * 0.1)
     paid = cost.bill(aws.chosen(given(network__endpoints=["s3", "ecr.api", "ecr.dkr"])), {"transfer_gb": 150})
     assert {row.component: row.count for row in paid.rows}["endpoints"] == 6

@@ -17,6 +17,7 @@ TOGETHER = {
         "aws_account",
         "aws_buckets",
         "aws_database",
+        "aws_dns",
         "aws_keys",
         "aws_load_balancers",
         "aws_machines",

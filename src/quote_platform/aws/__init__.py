@@ -38,7 +38,9 @@ APPLY: dict[str, Any] = {
     "keys": {"type": "dict", "required": True},
     "registry": {"type": "dict", "required": True},
     "database": {"type": "dict", "required": True},
+    "dns": {"type": "dict", "required": True},
     "budget": {"type": "float", "default": 0},
+    "budget_mails": {"type": "list", "elements": "str", "default": []},
     "assumed": {"type": "dict", "default": {}},
     "inventory": {"type": "path", "default": ""},
     "timeout": {"type": "int", "default": 900},
@@ -66,6 +68,9 @@ DESIGN = (
     "keys",
     "registry",
     "database",
+    "dns",
+    "budget",
+    "budget_mails",
 )
 # Seconds between two questions that are asked until something is so.
 PAUSE: float = 5
@@ -190,9 +195,10 @@ def _result(planned: Plan, run: Run) -> Answer:
         "diff": diff,
         "chain": [f"{' '.join(step.resource.key)} {step.ended - step.began:.1f} s" for step in run.chain()],
     }
+    warnings = list(planned.warnings)
     if planned.left:
         names = ", ".join(" ".join(key) for key in planned.left if key[0] != "rules")
-        result["warnings"] = [
-            f"no longer declared, and kept: {names}; docs/aws.md says how they are taken away"
-        ]
+        warnings.append(f"no longer declared, and kept: {names}; docs/aws.md says how they are taken away")
+    if warnings:
+        result["warnings"] = warnings
     return result

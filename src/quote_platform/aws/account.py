@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -47,7 +48,11 @@ TAKEN = {
     "DBInstanceAlreadyExists",
     "DBParameterGroupAlreadyExists",
     "DBSubnetGroupAlreadyExists",
+    "DuplicateRecordException",
 }
+# The caller lacks a right.
+DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
+LACKED = re.compile(r"not authorized to perform: (?P<action>[\w-]+:\w+)(?: on resource: (?P<resource>\S+))?")
 # What an answer to the first call means, and what to do.
 IDENTITY = {
     "ExpiredToken": "the credentials have expired: get new ones, for example by `aws sso login`",
@@ -91,6 +96,7 @@ class Account:
         self.calls: Counter[str] = Counter()
         self._session = boto3.session.Session(region_name=region)
         self._session.events.register("before-send", self._count)
+        self._session.events.register("after-call", self._explain)
         self._clients: dict[tuple[str, bool], Any] = {}
         self._remembered: dict[str, tuple[float, Any]] = {}
         self._locks: dict[str, threading.Lock] = {}
@@ -101,6 +107,21 @@ class Account:
         service, operation = event_name.split(".")[1:]
         with self._lock:
             self.calls[f"{service}:{operation}"] += 1
+
+    @staticmethod
+    def _explain(parsed: Answer, model: Any, **_: Any) -> None:
+        """Say of a refusal which right is missing, and what has it."""
+        error = parsed.get("Error", {})
+        if error.get("Code") not in DENIED:
+            return
+        said = str(error.get("Message", "")).partition(" Encoded authorization")[0]
+        found = LACKED.search(said)
+        action = found["action"] if found else f"{model.service_model.signing_name}:{model.name}"
+        resource = (found["resource"] or "*").rstrip(".") if found else "*"
+        error["Message"] = (
+            f"the credentials lack the right {action} on {resource}; `quote-platform aws policy -i INVENTORY"
+            f"` prints a policy that has all that are needed. AWS says: {said}"
+        )
 
     def api(self, service: str, once: bool = False) -> Any:
         """Return a client; `once` is for what must not be repeated blindly, see `create`."""

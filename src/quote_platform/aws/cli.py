@@ -1,4 +1,4 @@
-"""The command `quote-platform cost`."""
+"""The commands `quote-platform cost` and `quote-platform aws`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from rich.console import Console
 from rich.table import Table
 
 from quote_platform import paths, validation
-from quote_platform.aws import Refused, chosen, cost
+from quote_platform.aws import Refused, chosen, cost, policy
 from quote_platform.aws.design import (
     DATABASES,
     Balancers,
     Buckets,
     Database,
+    Dns,
     Keys,
     Machines,
     Network,
     Part,
     Registry,
+    judge,
 )
 from quote_platform.validation import specs
+
+CALLERS = ("operator", "cert-manager")
+app = typer.Typer(no_args_is_help=True)
+Inventory = Annotated[Path, typer.Option("-i", "--inventory", help="Folder of the inventory.")]
 
 PARTS: dict[str, tuple[str, type[Part]]] = {
     "network": ("aws_network", Network),
@@ -35,6 +41,7 @@ PARTS: dict[str, tuple[str, type[Part]]] = {
     "keys": ("aws_keys", Keys),
     "registry": ("aws_registry", Registry),
     "database": ("aws_database", Database),
+    "dns": ("aws_dns", Dns),
 }
 
 
@@ -61,12 +68,15 @@ def choices(inventory: Path) -> dict[str, Any]:
         "cluster": value("cluster_name"),
         "pod_cidr": value("cluster_pod_cidr"),
         "service_cidr": value("cluster_service_cidr"),
+        "zone": values.get("aws_account_made", {}).get("zone", ""),
+        "budget": value("aws_account_budget"),
+        "budget_mails": value("aws_account_budget_mails"),
         "assumed": value("aws_account_assumed"),
     }
 
 
 def show(
-    inventory: Annotated[Path, typer.Option("-i", "--inventory", help="Folder of the inventory.")],
+    inventory: Inventory,
     compare: Annotated[
         str, typer.Option(help=f"Databases side by side, such as {','.join(DATABASES)}.")
     ] = "",
@@ -135,3 +145,27 @@ def _beside(bills: dict[str, cost.Bill]) -> None:
     table.add_section()
     table.add_row("total", *(f"{bill.total:.2f}" for bill in bills.values()))
     Console().print(table)
+
+
+@app.command("policy")
+def rights(
+    inventory: Inventory,
+    of: Annotated[str, typer.Option(help=f"Whose rights: {' or '.join(CALLERS)}.")] = "operator",
+) -> None:
+    """Print the least policy of IAM for whoever runs the playbooks, or for cert-manager's challenges."""
+    try:
+        if of not in CALLERS:
+            raise Refused(f"--of: {of}; allowed are {', '.join(CALLERS)}")
+        given = choices(inventory)
+        design = chosen(given)
+        if wrong := judge(design):
+            raise Refused("\n".join(wrong))
+        if of == "cert-manager" and not given["zone"]:
+            raise Refused(
+                "--of cert-manager: no zone is known; set aws_dns_domain and run playbooks/aws.yml first"
+            )
+        found = policy.document(design) if of == "operator" else policy.challenges(design, given["zone"])
+    except Refused as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    typer.echo(json.dumps(found, indent=2))

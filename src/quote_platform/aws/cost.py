@@ -126,6 +126,8 @@ def bill(of: Design, assumed: dict[str, Any]) -> Bill:
         ("public addresses", "IPv4", addresses, prices["address_hour"] * hours),
         ("endpoints", "interface in a zone", interfaces, prices["endpoint_hour"] * hours),
         ("buckets", "GB S3 Standard", use["bucket_gb"], prices["bucket_gb"]),
+        ("names, zone", "hosted zone", count["zone"], prices["zone"]),
+        ("names, health check", "HTTPS", count["health-check"], prices["health_check"]),
         ("keys", "KMS", count["key"], prices["key"]),
         ("repositories", "GB ECR", use["registry_gb"] if count["repository"] else 0, prices["registry_gb"]),
         ("snapshots", "GB", use["snapshot_gb"], prices["snapshot_gb"]),

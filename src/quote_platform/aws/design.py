@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from quote_platform.aws.account import Account
+from quote_platform.aws.kinds.budgets import ALARMS
 from quote_platform.aws.kinds.machines import TRUST
 from quote_platform.aws.kinds.network import ANY
 from quote_platform.aws.resource import Found, Key, Ref, Resource
@@ -21,6 +22,8 @@ REPOSITORY = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*
 SSH_KEY = re.compile(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/=]+( .*)?")
 # docs/ports.md has what each is.
 NODE_FLOWS = ("tcp 10250", "tcp 179", "4")
+DOMAIN = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]{2,63}")
+MAIL = re.compile(r"[^@\s,]+@[^@\s,]+\.[^@\s,]+")
 DATABASES = ("cloudnative-pg", "rds")
 METRICS = ("tcp 20241", "tcp 9100")
 
@@ -96,6 +99,16 @@ class Database(Part):
     protected: bool
 
 
+class Dns(Part):
+    """Choices of aws_dns."""
+
+    domain: str
+    create_zone: bool
+    hosts: list[str]
+    api_host: str
+    health_path: str
+
+
 class Design(Part):
     """Everything that is chosen for one cluster in one account."""
 
@@ -111,6 +124,9 @@ class Design(Part):
     keys: Keys
     registry: Registry
     database: Database
+    dns: Dns
+    budget: float
+    budget_mails: list[str]
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -130,6 +146,8 @@ class Design(Part):
             *_buckets(self),
             *_repositories(self),
             *_database(self),
+            *_names(self),
+            *_budget(self),
         ]
 
     @property
@@ -185,7 +203,7 @@ def judge(of: Design) -> list[str]:
             "aws_keys_vault: true, and there is no machine that it opens; allowed is false, or "
             "aws_machines_vaults 1 or 3"
         )
-    return wrong + _wrong_registry(of) + _wrong_database(of)
+    return wrong + _wrong_registry(of) + _wrong_database(of) + _wrong_names(of) + _wrong_budget(of)
 
 
 def _wrong_registry(of: Design) -> list[str]:
@@ -227,6 +245,46 @@ def _wrong_database(of: Design) -> list[str]:
     ):
         if not least <= value <= most:
             wrong.append(f"aws_database_{name}: {value}; allowed are {least} to {most}")
+    return wrong
+
+
+def _wrong_names(of: Design) -> list[str]:
+    chosen, wrong = of.dns, []
+    if not chosen.domain:
+        return []
+    if not DOMAIN.fullmatch(chosen.domain):
+        return [f"aws_dns_domain: {chosen.domain!r} is not a domain; allowed is for example example.com"]
+    if not chosen.hosts:
+        wrong.append("aws_dns_hosts: empty; allowed are names in aws_dns_domain")
+    names = [*(("hosts", one) for one in chosen.hosts)]
+    names += [("api_host", chosen.api_host)] if chosen.api_host else []
+    for variable, name in names:
+        if not DOMAIN.fullmatch(name) or not f".{name}".endswith(f".{chosen.domain}"):
+            wrong.append(
+                f"aws_dns_{variable}: {name!r} is not in aws_dns_domain {chosen.domain}; allowed is for "
+                f"example app.{chosen.domain}"
+            )
+    every = [name for _, name in names]
+    wrong += [f"aws_dns_hosts: {name} is there twice" for name in sorted({*every}) if every.count(name) > 1]
+    if chosen.health_path and not re.fullmatch(r"/[!-~]{0,254}", chosen.health_path):
+        wrong.append(f"aws_dns_health_path: {chosen.health_path!r} is not a path; allowed is for example /")
+    return wrong
+
+
+def _wrong_budget(of: Design) -> list[str]:
+    mails = of.budget_mails
+    wrong = [
+        f"aws_account_budget_mails: {one!r} is not an address; allowed is for example ops@example.com"
+        for one in mails
+        if not MAIL.fullmatch(one)
+    ]
+    if len(mails) > 10 or len({*mails}) != len(mails):
+        wrong.append(f"aws_account_budget_mails: {len(mails)}; allowed are up to 10, each once")
+    if mails and of.budget <= 0:
+        wrong.append(
+            "aws_account_budget_mails: there is no budget to tell of; allowed is an aws_account_budget "
+            "above 0, or none"
+        )
     return wrong
 
 
@@ -649,6 +707,35 @@ def _database(of: Design) -> list[Resource]:
     ]
 
 
+def _names(of: Design) -> list[Resource]:
+    chosen = of.dns
+    if not chosen.domain:
+        return []
+    found = []
+    if chosen.create_zone:
+        found.append(Resource("zone", chosen.domain, {"domain": chosen.domain, "tagged": True}))
+    after = tuple(one.key for one in found)
+    hosts = dict.fromkeys(chosen.hosts, "ingress") | ({chosen.api_host: "api"} if chosen.api_host else {})
+    for host, balancer in hosts.items():
+        wanted = {
+            "zone": chosen.domain,
+            "target": Ref("load-balancer", balancer, "address"),
+            "target_zone": Ref("load-balancer", balancer, "zone"),
+        }
+        found.append(Resource("record", host, wanted, after))
+    if chosen.health_path:
+        asked = {"host": chosen.hosts[0], "port": 443, "path": chosen.health_path, "tagged": True}
+        found.append(Resource("health-check", "ingress", asked, (("record", chosen.hosts[0]),)))
+    return found
+
+
+def _budget(of: Design) -> list[Resource]:
+    if not of.budget_mails:
+        return []
+    alarms = [f"{told} {at} to {mail}" for told, at in ALARMS.items() for mail in of.budget_mails]
+    return [Resource("budget", "month", {"limit": f"{of.budget:g}", "alarms": alarms})]
+
+
 def outputs(of: Design, account: Account, known: dict[Key, Found]) -> dict[str, Any]:
     """Return what the platform needs of what was made; empty texts for what is not there yet."""
 
@@ -661,7 +748,7 @@ def outputs(of: Design, account: Account, known: dict[Key, Found]) -> dict[str, 
         "account": of.account_id,
         "region": account.region,
         "cluster": of.cluster,
-        "api_endpoint": f"{api}:6443" if api else "",
+        "api_endpoint": f"{(of.dns.domain and of.dns.api_host) or api}:6443" if api else "",
         "ingress": attribute("load-balancer", "ingress", "address"),
         "bastion": attribute("machine", "bastion", "public"),
         "buckets": {purpose: attribute("bucket", purpose, "id") for purpose in of.buckets.names},
@@ -670,6 +757,8 @@ def outputs(of: Design, account: Account, known: dict[Key, Found]) -> dict[str, 
             "port": attribute("database", "main", "port"),
             "secret": attribute("database", "main", "secret"),
         },
+        "zone": attribute("record", of.dns.hosts[0], "zone") if of.dns.domain else "",
+        "name_servers": attribute("zone", of.dns.domain, "servers").split(),
         "vault_key": attribute("key", "vault", "id"),
         "repositories": {name: attribute("repository", name, "address") for name in of.registry.repositories},
         "addresses": {

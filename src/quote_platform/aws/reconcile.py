@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from quote_platform.aws import quotas
 from quote_platform.aws.account import Account, Doubtful, Refused, code
 from quote_platform.aws.kinds import KINDS
 from quote_platform.aws.resource import Found, Key, Resource, Values, ordered, resolve, same
@@ -40,6 +42,7 @@ class Plan:
     steps: list[Step]
     known: dict[Key, Found]
     left: list[Key]
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def changes(self) -> list[Step]:
@@ -47,13 +50,11 @@ class Plan:
         return [step for step in self.steps if step.verb]
 
 
-def list_all(account: Account) -> dict[Key, Found]:
+def list_all(account: Account, kinds: Collection[str] = tuple(KINDS)) -> dict[Key, Found]:
     """Return everything of the cluster, by one listing of each kind."""
     known: dict[Key, Found] = {}
     with ThreadPoolExecutor(THREADS) as pool:
-        for kind, listed in zip(
-            KINDS, pool.map(lambda one: one.listed(account), KINDS.values()), strict=True
-        ):
+        for kind, listed in zip(kinds, pool.map(lambda one: KINDS[one].listed(account), kinds), strict=True):
             for found in listed:
                 if (kind, found.name) in known:
                     raise Refused(
@@ -67,7 +68,8 @@ def list_all(account: Account) -> dict[Key, Found]:
 def plan(account: Account, resources: list[Resource]) -> Plan:
     """Return what is to be done; refuse what cannot be, with everything that is wrong."""
     declared = ordered(resources)
-    known = list_all(account)
+    chosen = {one.kind for one in declared}
+    known = list_all(account, [name for name, kind in KINDS.items() if name in chosen or not kind.optional])
     there = [one for one in declared if one.key in known]
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda one: KINDS[one.kind].read(account, known[one.key]), there))
@@ -77,10 +79,13 @@ def plan(account: Account, resources: list[Resource]) -> Plan:
         missing = [step.resource for step in steps if step.resource.kind == kind and step.verb == "create"]
         if missing:
             wrong += how.judge(account, missing)
+    warnings: list[str] = []
+    if not wrong:
+        wrong, warnings = quotas.judge(account, [step.resource for step in steps if step.verb == "create"])
     if wrong:
         raise Refused("\n".join(wrong))
     left = sorted(known.keys() - {one.key for one in declared})
-    return Plan(steps, known, left)
+    return Plan(steps, known, left, warnings)
 
 
 def compare(resource: Resource, known: dict[Key, Found]) -> Step:
@@ -107,7 +112,9 @@ def _fixed(step: Step, known: dict[Key, Found]) -> list[str]:
 def shown(value: Any, known: dict[Key, Found]) -> Any:
     """Return a value with names in place of ids."""
     names = {
-        found.id: f"{kind} {name}" for (kind, name), found in known.items() if kind not in {"rules", "bucket"}
+        found.id: f"{kind} {name}"
+        for (kind, name), found in known.items()
+        if kind not in {"rules", "bucket", "record"}
     }
 
     def named(part: Any) -> Any:

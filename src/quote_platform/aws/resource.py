@@ -69,6 +69,8 @@ class Kind:
     name: ClassVar[str]
     # Fields that AWS does not let be changed.
     fixed: ClassVar[frozenset[str]] = frozenset()
+    # Listed only where it is declared, and before all is deleted: most have none, and each listing is a call.
+    optional: ClassVar[bool] = False
     # Things of a lower stage are deleted before this one.
     stage: ClassVar[int]
 

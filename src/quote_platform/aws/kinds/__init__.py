@@ -1,6 +1,16 @@
 """All kinds of things that are made on AWS, by name."""
 
-from quote_platform.aws.kinds import balancers, buckets, databases, keys, machines, network, registry
+from quote_platform.aws.kinds import (
+    balancers,
+    buckets,
+    budgets,
+    databases,
+    keys,
+    machines,
+    names,
+    network,
+    registry,
+)
 from quote_platform.aws.resource import Kind
 
 KINDS: dict[str, Kind] = {
@@ -27,5 +37,9 @@ KINDS: dict[str, Kind] = {
         databases.Parameters(),
         databases.Database(),
         databases.Snapshot(),
+        names.Zone(),
+        names.Record(),
+        names.HealthCheck(),
+        budgets.Budget(),
     )
 }

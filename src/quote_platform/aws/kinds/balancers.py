@@ -61,11 +61,18 @@ class TargetGroup(Kind):
                     "vpc": one.get("VpcId", ""),
                     "port": one.get("Port"),
                     "by": one.get("TargetType", "instance"),
-                    "health": f"{one['HealthCheckProtocol']} {one.get('HealthCheckPath') or ''}".strip(),
+                    "health": self._health_of(one),
                 },
             )
             for name, one in _ours(account, listed, "TargetGroupArn", "TargetGroupName")
         ]
+
+    @staticmethod
+    def _health_of(one: Answer) -> str:
+        """Return the protocol, and the path of one that has paths."""
+        protocol = str(one["HealthCheckProtocol"])
+        path = one.get("HealthCheckPath") if protocol.startswith("HTTP") else ""
+        return f"{protocol} {path or ''}".strip()
 
     def read(self, account: Account, found: Found) -> None:
         """Ask who is in it."""
@@ -137,7 +144,11 @@ class LoadBalancer(Kind):
             "groups": list(one.get("SecurityGroups") or []),
             "state": one["State"]["Code"].removesuffix("_impaired"),
         }
-        return Found(name, one["LoadBalancerArn"], state, {"address": one["DNSName"].lower()})
+        attributes = {
+            "address": one["DNSName"].lower(),
+            "zone": one.get("CanonicalHostedZoneId", ""),
+        }
+        return Found(name, one["LoadBalancerArn"], state, attributes)
 
     def read(self, account: Account, found: Found) -> None:
         """Ask for the listeners."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from quote_platform.aws.account import CLUSTER, NAME, TAKEN, Account, Doubtful, Refused, code
+from quote_platform.aws.account import CLUSTER, DENIED, NAME, TAKEN, Account, Doubtful, Refused, code
 from quote_platform.aws.kinds.balancers import by_tags
 from quote_platform.aws.kinds.network import gone
 from quote_platform.aws.resource import Found, Kind, Resource, Values
@@ -73,7 +73,10 @@ class Bucket(Kind):
                     continue
                 if code(error) not in {"403", "301", "400"}:  # 301, 400: of another region
                     raise
-                reason = "belongs to another account, or is in another region"
+                reason = (
+                    "belongs to another account, is in another region, or the credentials lack the right "
+                    "s3:ListBucket on it (`quote-platform aws policy -i INVENTORY` prints what is needed)"
+                )
             else:
                 if self._adoptable(account, bucket):
                     continue
@@ -112,6 +115,8 @@ class Bucket(Kind):
         except ClientError as error:
             if code(error) == "OperationAborted":  # the one that was not answered is under way
                 raise Doubtful(str(error)) from error
+            if code(error) in DENIED:
+                raise
             if code(error) not in TAKEN or not self._adoptable(account, bucket):
                 raise Refused(
                     f"aws_buckets_names.{name}: the name {bucket} is taken ({code(error)}); choose another"
