@@ -65,7 +65,10 @@ class Server:
         templates = Environment(  # noqa: S701 (SQL)
             loader=FileSystemLoader(ROOT / "roles" / "postgres" / "templates")
         )
-        text = templates.get_template("figures.sql.j2").render(__postgres_drill_until=MOMENT)
+        templates.filters["comment"] = lambda text, decoration: f"{decoration}{text}"
+        text = templates.get_template("figures.sql.j2").render(
+            __postgres_drill_until=MOMENT, ansible_managed="ours"
+        )
         variables = yaml.safe_load((ROOT / "roles" / "postgres" / "vars" / "main.yml").read_text())
         words = shlex.split(variables["__postgres_drill_psql"])
         words = words[words.index("--single-transaction") :]
