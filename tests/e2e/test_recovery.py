@@ -108,6 +108,48 @@ def test_backups_are_as_young_as_their_schedules_say(lab: Lab, backed_up: str) -
     assert {check["status"] for check in found.values()} == {"passed"}, found
 
 
+@pytest.mark.proof(minutes=10)
+def test_a_drill_restores_compares_and_leaves_nothing(lab: Lab, backed_up: str) -> None:
+    """Beside the database that runs, which does not change; what a killed drill has left is cleared away."""
+    space, drill = "quote-lab-drill", "playbooks/restore-drill.yml"
+    lab.kubectl(f"create namespace {space}")
+    refused = lab.play("drill in a namespace that is there", drill)
+    assert refused.status != 0
+    assert f"postgres_drill_namespace: {space} is there and was made by no drill" in " ".join(
+        refused.output.split()
+    )
+    lab.kubectl(f"delete namespace {space}")
+    too_large = json.dumps({"postgres_resources": {"requests": {"cpu": "900", "memory": "1Gi"}}})
+    full = lab.play("drill without room", drill, "-e", too_large)
+    assert full.status != 0
+    assert "and no node has as much left for it (" in " ".join(full.output.split())
+    planned = lab.play("dry drill", drill, "--check")
+    succeeded(planned)
+    assert "Would restore the base backup 20" in " ".join(planned.output.split())
+    assert space not in lab.kubectl("get namespaces -o name")
+
+    with writer(lab, backed_up) as acknowledged:
+        time.sleep(20)
+    assert len(acknowledged) > 50
+    lab.play_until("drill that is killed", "postgres : Wait until it has been restored", drill)
+    assert f"namespace/{space}" in lab.kubectl("get namespaces -o name").split()
+    before = sql(lab, "select count(*), max(id) from quotes")
+    words = ("quote-platform", "job", "run", "restore-drill", "-i", f"inventories/{lab.name}", "--json")
+    started = time.monotonic()
+    record = json.loads(lab.command(*words, check=False, seconds=1200))
+    lab.steps.append(("restore drill", time.monotonic() - started))
+    assert record["state"] == "done", record["message"]
+    (said,) = record["summary"]["said"]
+    print(f"\n{said}")
+    assert "public.quotes: " in said
+    assert sql(lab, "select count(*), max(id) from quotes") == before
+    assert "drill" not in lab.kubectl("get namespaces -o name")
+    claims = "get persistentvolumes -o jsonpath={.items[*].spec.claimRef.namespace}"
+    assert space not in lab.kubectl(claims).split()
+    record_of = "get configmap -n kube-system component-postgres-drill --ignore-not-found -o name"
+    assert lab.kubectl(record_of).strip() == ""
+
+
 def test_etcd_is_lost_and_restored(lab: Lab, eventually: Eventually, backed_up: str) -> None:
     """The application serves without an API server; afterwards the cluster is as it was."""
     pods = set(lab.kubectl("get pods -n quote-lab -l app.kubernetes.io/name=quote-app -o name").split())

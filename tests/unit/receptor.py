@@ -1,4 +1,7 @@
-"""The mesh: receptor itself, as the examples configure it, with certificates and a key made for a test."""
+"""The mesh: receptor itself, as the examples configure it, with certificates and a key made here.
+
+For tests, and for bench/fleet.py.
+"""
 
 import os
 import shutil
@@ -56,17 +59,24 @@ def _fetch(cache: Path) -> None:
     shutil.rmtree(work)
 
 
+def free_port() -> int:
+    """Return a port of this machine that nobody has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 class Mesh:
-    """A controller and execution nodes, each a process of this machine that can be killed and come again."""
+    """A controller, hops and execution nodes: processes of this machine that can be killed and come again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.program = folder, binary()
         self.socket = folder / "receptor.sock"
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         self._given: dict[str, dict[str, Any]] = {}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        # Where those listen to whom others connect.
+        self.ports: dict[str, int] = {}
         self._call("--cert-init", "commonname=mesh", "bits=2048", "outcert=ca.crt", "outkey=ca.key")
         for command in (
             "genpkey -algorithm RSA -out signing.key",
@@ -77,26 +87,34 @@ class Mesh:
     def _call(self, *arguments: str) -> None:
         subprocess.run([self.program, *arguments], cwd=self.folder, check=True, capture_output=True)
 
-    def start(self, name: str, example: str, **given: Any) -> None:
+    def certify(self, name: str, *more: str) -> None:
+        """Issue the certificate of a node, anew if it has one; `more` is for who signs it."""
+        alternative = ("dnsname=localhost", "ipaddress=127.0.0.1", f"nodeid={name}")
+        request = ("bits=2048", f"commonname={name}", *alternative)
+        self._call("--cert-makereq", *request, f"outreq={name}.req", f"outkey={name}.key")
+        signed = ("cacert=ca.crt", "cakey=ca.key", f"outcert={name}.crt", "verify=true")
+        self._call("--cert-signreq", f"req={name}.req", *signed, *more)
+
+    def start(self, name: str, example: str, peer: str = "controller", **given: Any) -> None:
         """Start a node by an example, with other paths and addresses; `given` is for its process."""
         if name not in self._given:
-            self._given[name] = given | {"example": example}
-            alternative = ("dnsname=localhost", "ipaddress=127.0.0.1", f"nodeid={name}")
-            request = ("bits=2048", f"commonname={name}", *alternative)
-            self._call("--cert-makereq", *request, f"outreq={name}.req", f"outkey={name}.key")
-            signed = ("cacert=ca.crt", "cakey=ca.key", f"outcert={name}.crt", "verify=true")
-            self._call("--cert-signreq", f"req={name}.req", *signed)
+            self._given[name] = given | {"example": example, "peer": peer}
+            self.ports[name] = free_port()
+            if not (self.folder / f"{name}.crt").exists():
+                self.certify(name)
         given = {**self._given[name]}
         text = (ROOT / "docs" / "examples" / given.pop("example")).read_text()
         for before, after in (
             ("/etc/receptor/tls/eu-1", f"{self.folder}/{name}"),
+            ("/etc/receptor/tls/hop-1", f"{self.folder}/{name}"),
             ("/etc/receptor/tls", str(self.folder)),
             ("eu-1", name),
+            ("hop-1", name),
             ("/var/lib/receptor", f"{self.folder}/data-{name}"),
             ("/run/receptor/receptor.sock", str(self.socket)),
             ("0.0.0.0", "127.0.0.1"),  # noqa: S104 (what is replaced)
-            ("27199", str(self.port)),
-            ("controller.example.com", "127.0.0.1"),
+            ("controller.example.com:27199", f"127.0.0.1:{self.ports[given.pop('peer')]}"),
+            ("27199", str(self.ports[name])),
             ("/srv/quote-platform/.venv/bin/quote-platform", given.pop("program", "")),
         ):
             text = text.replace(before, after)

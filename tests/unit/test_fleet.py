@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from quote_platform.fleet import version, view
 from quote_platform.fleet.definition import Cluster, Fleet, Receptor
 from quote_platform.fleet.local import Status
 from quote_platform.fleet.mesh import Remote, Unheard, one_answer
-from quote_platform.fleet.run import Driver, Entry, News, Place, Request, Run
+from quote_platform.fleet.run import Driver, Entry, News, Place, Request, Run, Runs
 from quote_platform.fleet.serve import Ask, serve
 from quote_platform.jobs import process
+from quote_platform.jobs.launch import NoSpace
 from quote_platform.jobs.record import Store
 from quote_platform.verify.report import Check, Report
 from quote_platform.verify.report import Status as Outcome
@@ -301,6 +303,35 @@ def test_jobs_are_cancelled_at_the_same_time() -> None:
     assert [one.news.state for one in run.entries] == ["done", "cancelled", "cancelled", "not started"]
 
 
+def test_a_disk_that_becomes_full_ends_no_run_and_a_full_one_starts_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path], check=False).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        runs, entries = Runs(), [Entry(cluster=one, of=Cluster(inventory=one), wave=1) for one in "abc"]
+        run = runs.create(Request(job="upgrade"), entries, 1, 1)
+
+        def fill(entry: Entry) -> Place:
+            with suppress(OSError), (tmp_path / "fill").open("ab", buffering=0) as file:
+                while True:
+                    file.write(b"\0" * 4096)
+            return Script(News(state="done", exit_status=0, message="x" * 3000), [], entry.cluster)
+
+        driver = Driver(run, runs.save, fill, lambda: None)
+        driver.drive()
+        assert driver.unsaved == ""
+        assert [one.news.state for one in runs.find(run.id).entries] == ["done"] * 3
+        assert runs.find(run.id).ended
+        fill(entries[0])
+        with pytest.raises(NoSpace, match=r"/fleet: No space left on device; nothing was started$"):
+            runs.create(Request(job="upgrade"), entries, 1, 1)
+        assert [one.name for one in runs.root.iterdir()] == [f"{run.id}.json"]
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
 def test_a_group_means_its_clusters_once(file: Path) -> None:
     fleet = Fleet(clusters={name: Cluster(inventory=name, groups=["eu"]) for name in "ab"})
     assert fleet.on(["b", "eu"]) == ["a", "b"]
@@ -456,44 +487,60 @@ def test_the_status_has_what_the_last_verify_saw(fleets: Fleets) -> None:
 
 
 class Meshed(Fleets):
-    """A controller, an execution node with its checkout, and one that has another version."""
+    """A controller in a mesh, with the nodes that a test adds."""
 
     def __init__(self, project: Path, folder: Path) -> None:
         super().__init__(project, folder / "state")
         self.mesh = Mesh(folder)
         self.mesh.start("controller", "receptor-controller.conf")
-        (folder / "wrapper").write_text(f'#!/bin/sh\nexec {sys.executable} -m quote_platform.cli "$@"\n')
-        (folder / "wrapper").chmod(0o755)
-        self.other = folder / "other"
-        shutil.copytree(project, self.other)
-        (self.other / "group_vars").mkdir()
-        (self.other / "group_vars" / "all.yml").write_text("new: true\n")
-        for name, checkout in (("eu-1", project), ("eu-2", self.other)):
-            given: dict[str, Any] = {"cwd": checkout, "program": f"{folder}/wrapper"}
-            given["env"] = self.environment | {"XDG_STATE_HOME": f"{folder}/{name}"}
-            self.mesh.start(name, "receptor-node.conf", **given)
-        (project / "inventories" / "fleet.yml").write_text(
-            f"receptor: {{nodes: [eu-1, eu-2], socket: {self.mesh.socket}}}\n"
+        self.wrapper = folder / "wrapper"
+        self.wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -m quote_platform.cli "$@"\n')
+        self.wrapper.chmod(0o755)
+        self.stores: dict[str, Store] = {}
+
+    def node(self, name: str, checkout: Path, peer: str = "controller") -> None:
+        """Start an execution node that works on a checkout, with records of its own."""
+        state = self.mesh.folder / name
+        self.stores[name] = Store(state / "quote-platform" / "jobs")
+        environment = self.environment | {"XDG_STATE_HOME": str(state)}
+        given: dict[str, Any] = {"cwd": checkout, "program": str(self.wrapper), "env": environment}
+        self.mesh.start(name, "receptor-node.conf", peer=peer, **given)
+
+    def name(self, nodes: dict[str, str]) -> None:
+        """Write a fleet.yml that says from which node each cluster is reached."""
+        (self.project / "inventories" / "fleet.yml").write_text(
+            f"receptor: {{nodes: {json.dumps(sorted(set(nodes.values())))}, socket: {self.mesh.socket}}}\n"
             "clusters:\n"
-            "  ams: {inventory: inventories/ams, node: eu-1}\n"
-            "  ber: {inventory: inventories/ber, node: eu-2}\n"
+            + "".join(f"  {one}: {{inventory: inventories/{one}, node: {of}}}\n" for one, of in nodes.items())
         )
-        self.node = Store(folder / "eu-1" / "quote-platform" / "jobs")
-        self.mesh.ready("eu-1", "eu-2")
 
     def clean(self) -> None:
         self.mesh.stop()
-        for name in ("eu-1", "eu-2"):  # which runs something only if it should not
-            self.store = Store(self.mesh.folder / name / "quote-platform" / "jobs")
+        for store in self.stores.values():
+            self.store = store
             super().clean()
 
 
 @pytest.fixture
-def meshed(fleets: Fleets, tmp_path: Path) -> Iterator[Meshed]:
+def mesh(fleets: Fleets, tmp_path: Path) -> Iterator[Meshed]:
     fleets.signs.rmdir()
     made = Meshed(fleets.project, tmp_path)
     yield made
     made.clean()
+
+
+@pytest.fixture
+def meshed(mesh: Meshed, tmp_path: Path) -> Meshed:
+    """A node with the controller's version, and one with another."""
+    other = tmp_path / "other"
+    shutil.copytree(mesh.project, other)
+    (other / "group_vars").mkdir()
+    (other / "group_vars" / "all.yml").write_text("new: true\n")
+    mesh.node("eu-1", mesh.project)
+    mesh.node("eu-2", other)  # which runs something only if it should not
+    mesh.name({"ams": "eu-1", "ber": "eu-2"})
+    mesh.mesh.ready("eu-1", "eu-2")
+    return mesh
 
 
 def assert_lost_when_its_node_is_away(
@@ -521,7 +568,8 @@ def assert_lost_when_its_node_is_away(
 def test_a_node_runs_jobs_and_what_it_did_while_it_was_away_is_found(
     meshed: Meshed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine, theirs = version.of(meshed.project), version.of(meshed.other)
+    mine, theirs = version.of(meshed.project), version.of(tmp_path / "other")
+    node = meshed.stores["eu-1"]
     run = meshed.run("--at-once", "9")
     wait(lambda: meshed.states() == ["running", "refused"])
     run.kill()
@@ -531,14 +579,14 @@ def test_a_node_runs_jobs_and_what_it_did_while_it_was_away_is_found(
         f"the controller has {mine}, this node {theirs}: bring both to the same version"
     )
     assert meshed.store.ids() == []
-    (job,) = meshed.node.ids()
+    (job,) = node.ids()
 
     assert_lost_when_its_node_is_away(meshed, mine, job, monkeypatch)
 
     # Its job ends meanwhile, and the controller is started again.
     meshed.mesh.kill("controller")
     (meshed.signs / "ams").write_text("good")
-    wait(lambda: meshed.node.look(job).over)
+    wait(lambda: node.look(job).over)
     meshed.mesh.again("controller")
     meshed.mesh.again("eu-1")
     meshed.mesh.ready("eu-1", "eu-2")
@@ -547,7 +595,7 @@ def test_a_node_runs_jobs_and_what_it_did_while_it_was_away_is_found(
     assert resumed.returncode == 4, said + error
     assert meshed.states() == ["done", "refused"]
     assert [one["exit_status"] for one in meshed.entries().values()] == [0, 4]
-    assert meshed.node.ids() == [job]
+    assert node.ids() == [job]
 
     status = {one["cluster"]: one for one in meshed.ask_fleet("status")}
     assert status["ams"]["jobs"]["playbooks/wait.yml"]["state"] == "done"
@@ -565,7 +613,7 @@ def test_a_node_runs_jobs_and_what_it_did_while_it_was_away_is_found(
     assert run.returncode == 5, error
     found = json.loads(said)
     assert [one["news"]["state"] for one in found["entries"]] == ["cancelled", "not started"]
-    record = meshed.node.read(found["entries"][0]["news"]["job"])
+    record = node.read(found["entries"][0]["news"]["job"])
     assert found["next"] == [
         f"quote-platform job logs {record.id}  # on eu-1",
         f"quote-platform fleet resume {found['id']}",

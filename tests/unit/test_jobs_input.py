@@ -222,13 +222,14 @@ def test_all_mistakes_are_named_at_once(inventory: Path) -> None:
         (
             ["drfit", "-i", "INVENTORY"],
             "drfit: no such job; did you mean drift? Known are backup, converge, drift, renew-certificates, "
-            "rotate-secrets, update-hosts, upgrade, verify; a playbook is named by its path, such as "
-            "playbooks/verify.yml",
+            "restore-drill, rotate-secrets, update-hosts, upgrade, verify; a playbook is named by its path, "
+            "such as playbooks/verify.yml",
         ),
         (
             ["", "-i", "INVENTORY"],
-            "'': no such job. Known are backup, converge, drift, renew-certificates, rotate-secrets, "
-            "update-hosts, upgrade, verify; a playbook is named by its path, such as playbooks/verify.yml",
+            "'': no such job. Known are backup, converge, drift, renew-certificates, restore-drill, "
+            "rotate-secrets, update-hosts, upgrade, verify; a playbook is named by its path, such as "
+            "playbooks/verify.yml",
         ),
         (["drift", "-i", ""], "-i .: the checkout itself; allowed is a folder such as inventories/NAME"),
         (["verify", "-i", "INVENTORY", "-e", "@/"], "-e @/: / is no file"),

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -550,3 +551,63 @@ def test_a_restore_beside_the_database_takes_nothing_from_it(beside: bool) -> No
         assert bootstrap["pg_basebackup"]["source"] == source["name"] == "postgres-restored"
         assert source["sslKey"]["name"] == "postgres-restored-replication"
         assert cluster["spec"]["plugins"][0]["parameters"]["serverName"] == "postgres-2"
+
+
+def test_a_drill_restores_beside_the_database_and_into_no_archive(tmp_path: Path) -> None:
+    """What it applies lies in its own namespace, and is what a restore would be."""
+    (tmp_path / "templates").symlink_to(ROOT / "roles" / "postgres" / "templates")
+    files = ["roles/postgres/defaults/main", "roles/postgres/vars/main", "group_vars/all/main"]
+    files += ["group_vars/all/versions"]
+    moment = "2026-11-01 12:03:30Z"
+    content = "{{ {'objects': __postgres_drill_objects, 'command': __postgres_drill_figures} | to_json }}"
+    # Of the task, since files win over a play's variables.
+    variables = {
+        "component_api_servers": [],
+        "cluster_secrets_dir": "/nowhere",
+        "object_store_endpoint": "https://192.0.2.30:7070",
+        "object_store_ca": "",
+        "object_store_accounts": {"postgres": {"bucket": "b", "access_key": "a", "secret_key": "s"}},
+        "secrets_backend": "vault",
+        "vault_address": "https://vault.example.com:8200",
+        "postgres_vault_addresses": ["192.0.2.31"],
+        "postgres_recovery": {"server": "postgres-2", "origin": "postgres"},
+        "__postgres_drill_until": moment,
+    }
+    task = {"ansible.builtin.copy": {"content": content, "dest": f"{tmp_path}/found.json"}}
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars_files": [f"{ROOT}/{one}.yml" for one in files],
+        "tasks": [task | {"vars": variables}],
+    }
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    command = ["ansible-playbook", "-i", "localhost,", "-c", "local", str(tmp_path / "play.yml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    objects = {(one["kind"], one["metadata"]["name"]): one for one in found["objects"]}
+    assert set(objects) == {
+        ("Namespace", "quote-lab-drill"),
+        ("Secret", "postgres-object-store"),
+        ("ObjectStore", "postgres-restored-archive"),
+        ("Cluster", "postgres-restored"),
+        ("NetworkPolicy", "postgres-restored"),
+    }
+    assert objects["Namespace", "quote-lab-drill"]["metadata"]["labels"]["quote-platform/drill"] == "true"
+    assert {one["metadata"].get("namespace", "quote-lab-drill") for one in objects.values()} == {
+        "quote-lab-drill"
+    }
+    spec = objects["Cluster", "postgres-restored"]["spec"]
+    assert spec["instances"] == 1
+    assert not {"plugins", "managed", "certificates"} & spec.keys()
+    assert "synchronous" not in spec["postgresql"]
+    assert "recoveryTarget" not in spec["bootstrap"]["recovery"]
+    (source,) = spec["externalClusters"]
+    assert source["plugin"]["parameters"] == {
+        "barmanObjectName": "postgres-restored-archive",
+        "serverName": "postgres-2",
+    }
+    assert not [wrong for one in objects.values() for wrong in mistakes(one)]
+    words = shlex.split(found["command"])
+    assert words[:2] == ["env", "PGTZ=UTC"]
+    assert words[-1].count(moment) == 1

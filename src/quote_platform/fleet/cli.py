@@ -90,6 +90,8 @@ def _drive(project: Path, runs: Runs, run: Run, mesh: Receptor | None, as_json: 
             driver.drive()
         except Signalled:
             driver.cancel()
+    if driver.unsaved:
+        typer.echo(f"the record of {run.id} is not as the run has ended: {driver.unsaved}", err=True)
     if as_json:
         typer.echo(_as_json(run))
     else:

@@ -16,6 +16,7 @@ from quote_platform import paths
 from quote_platform.fleet.definition import Cluster, Receptor
 from quote_platform.jobs import process, view
 from quote_platform.jobs.definition import WrongInput
+from quote_platform.jobs.launch import NoSpace
 from quote_platform.jobs.record import STATUS, Record, now, owner, write
 from quote_platform.jobs.record import State as JobState
 
@@ -28,6 +29,8 @@ LOOK = 0.3
 KEEP = 50
 # Lines about failures and drift that are kept of a job; its own record has all.
 LINES = 50
+# Bytes that are kept for the record of a run, so that its end can be written to a disk that has become full.
+BALLAST, BALLAST_OF_EACH = 64 * 1024, 8 * 1024
 
 
 class Request(BaseModel):
@@ -144,7 +147,7 @@ class Runs:
         stop_after: int,
         receptor: Receptor | None = None,
     ) -> Run:
-        """Write down a run that is about to start, and forget the oldest."""
+        """Write down a run that is about to start, and forget the oldest; raise NoSpace on a full disk."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root.chmod(0o700)
         run = Run(
@@ -158,14 +161,30 @@ class Runs:
             entries=entries,
             receptor=receptor,
         )
-        self.save(run)
+        try:
+            write(self._ballast(run), "\0" * (BALLAST + BALLAST_OF_EACH * len(entries)))
+            self.save(run)
+        except OSError as error:
+            self._ballast(run).unlink(missing_ok=True)
+            raise NoSpace(f"{self.root}: {error.strerror}; nothing was started") from error
         for old in [one for one in self.all() if not one.driven][KEEP:]:
+            self._ballast(old).unlink(missing_ok=True)
             (self.root / f"{old.id}.json").unlink(missing_ok=True)
         return run
 
+    def _ballast(self, run: Run) -> Path:
+        return self.root / f".{run.id}.ballast"
+
     def save(self, run: Run) -> None:
-        """Write a record."""
-        write(self.root / f"{run.id}.json", run.model_dump_json(indent=2) + "\n")
+        """Write a record; on a full disk, into the room that was kept for it."""
+        file, text = self.root / f"{run.id}.json", run.model_dump_json(indent=2) + "\n"
+        if run.ended:
+            self._ballast(run).unlink(missing_ok=True)
+        try:
+            write(file, text)
+        except OSError:
+            self._ballast(run).unlink(missing_ok=True)
+            write(file, text)
 
     def all(self) -> list[Run]:
         """Return all records that can be read, the newest first."""
@@ -206,6 +225,8 @@ class Driver:
     ) -> None:
         self.run, self.save, self.show = run, save, show
         self._written: dict[str, Any] = {}
+        # Why the record is not as the run is, if so.
+        self.unsaved = ""
         self.places = {one.cluster: place(one) for one in run.entries}
 
     def drive(self) -> None:
@@ -256,10 +277,14 @@ class Driver:
     def _saved(self) -> None:
         """Write down and show what has changed, which the time that jobs have taken does of itself."""
         stands = self.run.model_dump(exclude={"entries": {"__all__": {"news": {"seconds"}}}})
-        if stands != self._written:
+        if stands == self._written:
+            return
+        try:
             self.save(self.run)
-            self._written = stands
-            self.show()
+            self._written, self.unsaved = stands, ""
+        except OSError as error:  # jobs go on all the same, and it is tried again
+            self.unsaved = str(error.strerror)
+        self.show()
 
     def _end(self) -> None:
         self.run.ended = now()
