@@ -108,9 +108,9 @@ def checkov(folder: Path, *frameworks: str) -> list[Finding]:
     """Return what checkov finds in a folder, by places in it; a framework that sees nothing ends the run."""
     cache = paths.cache()
     caches = {"UV_PROJECT_ENVIRONMENT": str(cache / "auditors"), "UV_CACHE_DIR": str(cache / "uv")}
-    command = ["uv", "run", "--project", HERE, "--locked", "--python", sys.executable]
+    command = ["uv", "run", "--project", str(HERE), "--locked", "--python", sys.executable]
     done = subprocess.run(
-        [*command, "python", HERE / "scan.py", folder, *frameworks],
+        [*command, "python", str(HERE / "scan.py"), str(folder), *frameworks],
         cwd=folder,
         env=os.environ | caches,
         capture_output=True,
