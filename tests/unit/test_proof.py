@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from quote_platform import proof
 from quote_platform.cli import app
+from run import lint
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_COLOURS = {"NO_COLOR": "1", "COLUMNS": "200"}
@@ -203,6 +204,12 @@ def end_to_end(*options: str) -> list[str]:
     return [line for line in listed.splitlines() if "::" in line]
 
 
+def steps_of_proofs() -> list[str]:
+    """Return the linters that run for a release only."""
+    always = {step.name for step in lint(proof=False)}
+    return [f"lint/{step.name}" for step in lint(proof=True) if step.name not in always]
+
+
 def others() -> list[str]:
     """Return all other tests; those of scenarios can be collected within Molecule only."""
     found = [str(file.parent.relative_to(ROOT)) for file in ROOT.glob("molecule/*/molecule.yml")]
@@ -218,7 +225,7 @@ def among(test: str, found: list[str]) -> bool:
 
 
 def test_every_claim_names_tests_and_code_that_are_there() -> None:
-    found = [*end_to_end(), *others()]
+    found = [*end_to_end(), *others(), *steps_of_proofs()]
     claims = proof.claims()
     missing = {test for claim in claims for test in proof.expanded(claim.tests) if not among(test, found)}
     missing |= {path for claim in claims for path in claim.paths if not (ROOT / path).exists()}
@@ -226,7 +233,7 @@ def test_every_claim_names_tests_and_code_that_are_there() -> None:
 
 
 def test_a_claim_names_make_proof_where_nothing_else_runs_its_tests() -> None:
-    long = end_to_end("-m", "proof")
+    long = [*end_to_end("-m", "proof"), *steps_of_proofs()]
     wrong = [
         claim.claim
         for claim in proof.claims()
