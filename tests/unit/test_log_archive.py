@@ -343,7 +343,9 @@ def test_the_playbook_writes_a_file_for_its_owner_and_says_how_many(
     assert file.stat().st_mode & 0o777 == 0o600
     assert [number(json.loads(line)) for line in file.read_text().splitlines()] == list(range(1740, 1860))
     misspelt = play("-e", "logging_search_namspace=a")
-    assert "did you mean logging_search_namespace?" in words(misspelt)
+    assert "logging_search_namspace: unknown; allowed are logging_search_from, logging_search_to," in words(
+        misspelt
+    )
 
 
 # --- without a collector ----------------------------------------------------------------------------------
