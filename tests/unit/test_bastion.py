@@ -346,6 +346,7 @@ def test_an_inventory_leads_a_playbook(server: Bastion, inner: ThreadingHTTPServ
     told = {
         "ansible_host": "192.0.2.11",
         "ansible_python_interpreter": sys.executable,
+        "ansible_ssh_common_args": "{{ cluster_bastion_jump }}",
         "cluster_bastion": way.bastion,
         "cluster_bastion_arguments": shlex.join(way.arguments),
         "cluster_proxy_exceptions": [f".{INSIDE.partition('.')[2]}"],

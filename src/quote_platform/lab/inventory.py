@@ -74,7 +74,7 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
             }
         }
 
-    connection = {
+    connection: dict[str, Any] = {
         "ansible_user": lab.user,
         "ansible_ssh_private_key_file": str(state / "id_ed25519"),
         "ansible_ssh_common_args": f"-o UserKnownHostsFile={state / 'known_hosts'} "
@@ -88,6 +88,7 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
             + connection["ansible_ssh_common_args"],
         }
         connection["ansible_ssh_common_args"] += " {{ cluster_bastion_jump }}"
+        connection["ansible_ssh_retries"] = 3
     kube_nodes = {"children": {"control_plane": group("master"), "workers": group("worker")}}
     groups = {"kube_nodes": kube_nodes, "object_store": group("store"), "vault": group("vault")}
     _dump(
