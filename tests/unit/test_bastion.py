@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from quote_platform import bastion, certificates
+from quote_platform.inventory import Question, ask
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = "platform.test"
@@ -376,3 +377,28 @@ def test_a_process_is_led_for_a_while(server: Bastion, inner: ThreadingHTTPServe
             assert httpx.get(f"http://{INSIDE}/").status_code == 200
     assert dict(os.environ) == before
     assert server.logins == 1
+
+
+@pytest.mark.parametrize(
+    ("scheme", "inside"),
+    [("internal", ["10.0.0.0/16", "api.elb.example"]), ("internet-facing", ["10.0.0.0/16"])],
+)
+def test_on_aws_the_network_is_behind_it(tmp_path: Path, scheme: str, inside: list[str]) -> None:
+    (tmp_path / "hosts.yml").write_text("all: {children: {control_plane: {hosts: {m: {ansible_host: m}}}}}")
+    made = {"bastion": "198.18.0.9", "api_endpoint": "api.elb.example:6443"}
+    question = Question(
+        inventory=str(tmp_path / "hosts.yml"),
+        names=[*bastion.NAMES, "ansible_ssh_common_args"],
+        project=str(ROOT),
+        variables_files=["inventories/aws/group_vars/platform/main.yml"],
+        variables={
+            "aws_account_made": made,
+            "aws_network_cidr": "10.0.0.0/16",
+            "aws_load_balancers_api_scheme": scheme,
+        },
+    )
+    found = ask(question).values
+    way = bastion.way(found)
+    assert way
+    assert (way.bastion, way.inside) == ("ubuntu@198.18.0.9", inside)
+    assert " -W [%h]:%p ssh://ubuntu@198.18.0.9" in found["ansible_ssh_common_args"]
