@@ -329,6 +329,8 @@ def test_the_playbook_commits_what_roles_render(tmp_path: Path) -> None:
     secrets, repository = tmp_path / "secrets", tmp_path / "objects"
     secrets.mkdir()
     (secrets / "planted").write_text(PASSWORD)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
     variables = {
         "render_repository": str(repository),
         "cluster_secrets_dir": str(secrets),
@@ -343,12 +345,13 @@ def test_the_playbook_commits_what_roles_render(tmp_path: Path) -> None:
         done = subprocess.run(
             [*command, "-e", json.dumps(variables | more)],
             cwd=ROOT,
+            env=os.environ | {"TMPDIR": str(temporary)},
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stdout[-4000:]
-        assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob("quote-render-*"))  # noqa: S108
+        assert not list(temporary.glob("quote-render-*"))
         return done.stdout
 
     play()

@@ -14,7 +14,6 @@ from quote_platform.jobs import definition, schedule
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = """
 jobs:
-  restore-drill: {schedule: }
   drift:
     schedule: {calendar: "*-*-* 03:00:00", time_zone: Europe/Berlin, random_delay: 15m}
   backup:
@@ -71,14 +70,6 @@ def test_there_are_the_timers_that_are_named_and_no_others(timers: Timers) -> No
     assert '"calendar": "*-*-* 03:00:00 Europe/Berlin"' in timers.call("list", "--json")
     timers.call("remove")
     assert list(timers.units.iterdir()) == [foreign]
-
-
-def test_a_drill_is_run_each_month_unless_that_is_switched_off(timers: Timers) -> None:
-    (timers.inventory / "jobs.yml").write_text("{}\n")
-    assert timers.call("apply").count("written") == 2
-    assert "OnCalendar=*-*-01 04:30:00\n" in timers.file("restore-drill.timer").read_text()
-    (timers.inventory / "jobs.yml").write_text("jobs: {restore-drill: {schedule: }}\n")
-    assert timers.call("apply").count("removed") == 2
 
 
 def test_what_another_has_written_is_not_replaced(timers: Timers) -> None:

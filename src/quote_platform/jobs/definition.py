@@ -160,12 +160,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     "rotate-secrets": {"playbook": "playbooks/rotate-secrets.yml", "timeout": "2h"},
     "upgrade": {"playbook": "playbooks/upgrade.yml"},
     "update-hosts": {"playbook": "playbooks/update-hosts.yml"},
-    "restore-drill": {
-        "playbook": "playbooks/restore-drill.yml",
-        "timeout": "4h",
-        # Nobody thinks of it otherwise. `schedule:` without anything switches it off.
-        "schedule": {"calendar": "*-*-01 04:30:00", "random_delay": "4h"},
-    },
+    "restore-drill": {"playbook": "playbooks/restore-drill.yml", "timeout": "4h"},
 }
 
 
