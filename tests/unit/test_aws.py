@@ -493,13 +493,8 @@ def own_network(ec2: Any) -> str:
     return str(ec2.describe_vpcs()["Vpcs"][0]["VpcId"])
 
 
-SIDS = [one["Sid"] for one in rights(**WIDE)["Statement"]]
-USUAL = {"Read", "Make", "Buckets", "PassRoles", "ChangeKeys"}
-
-
-@pytest.mark.parametrize(
-    "sid", [one if one in USUAL else pytest.param(one, marks=pytest.mark.proof(minutes=1)) for one in SIDS]
-)
+# Others are needed by what a run does only after moto has refused to empty a bucket, or by drift.
+@pytest.mark.parametrize("sid", ["Read", "Make", "Buckets", "PassRoles", "ChangeKeys"])
 def test_without_a_statement_the_right_that_is_missing_is_named(strict: Strict, sid: str) -> None:
     allowed = rights(**WIDE)
     (less,) = [one for one in allowed["Statement"] if one["Sid"] == sid]
