@@ -131,7 +131,7 @@ def test_a_drill_restores_compares_and_leaves_nothing(lab: Lab, backed_up: str) 
     with writer(lab, backed_up) as acknowledged:
         time.sleep(20)
     assert len(acknowledged) > 50
-    lab.play_until("drill that is killed", "postgres : Wait until it has been restored", drill)
+    lab.play_until("drill that is killed", "component : Wait for postgres-drill", drill)
     assert f"namespace/{space}" in lab.kubectl("get namespaces -o name").split()
     before = sql(lab, "select count(*), max(id) from quotes")
     words = ("quote-platform", "job", "run", "restore-drill", "-i", f"inventories/{lab.name}", "--json")
