@@ -76,7 +76,7 @@ class World:
         """Return which commit the release has tried last."""
         return str(self.get(RELEASE).get("status", {}).get("lastAttemptedRevision", ""))
 
-    def until(self, holds: Callable[[], Any], seconds: float = 90) -> None:
+    def until(self, holds: Callable[[], Any], seconds: float = 240) -> None:
         deadline = time.monotonic() + seconds
         while not holds():
             said = {
@@ -212,7 +212,7 @@ def managers(document: dict[str, Any]) -> set[str]:
 
 def test_it_takes_over_from_the_playbooks_without_a_rollout(world: World) -> None:
     before = world.get(DEPLOYMENT)
-    world.until(lambda: world.ready()["status"] == "True", 120)
+    world.until(lambda: world.ready()["status"] == "True")
     after = world.get(DEPLOYMENT)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"]["template"] == before["spec"]["template"]
