@@ -112,17 +112,11 @@ class Bench:
             local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
             hosts = {"hosts": {"here": local}, "vars": {"cluster_name": name}}
             (where / "hosts.yml").write_text(json.dumps({"all": hosts}))
-        wrapper = folder / "wrapper"
-        wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -m quote_platform.cli "$@"\n')
-        wrapper.chmod(0o755)
         self.mesh = Mesh(folder)
         self.mesh.start("controller", "receptor-controller.conf")
         self.nodes = [f"node-{number}" for number in range(nodes)]
         for node in self.nodes:
-            environment = os.environ | {"XDG_STATE_HOME": str(folder / node)}
-            self.mesh.start(
-                node, "receptor-node.conf", cwd=self.project, program=str(wrapper), env=environment
-            )
+            self.mesh.node(node, self.project, dict(os.environ))
         self.mesh.ready(*self.nodes)
         self.receptor = Watched(self.mesh.nodes["controller"].pid)
 

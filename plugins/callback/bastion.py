@@ -7,8 +7,6 @@ from typing import Any
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 
-from quote_platform import bastion
-
 DOCUMENTATION = """
 name: bastion
 type: aggregate
@@ -39,6 +37,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         for host in (inventory.get_hosts("control_plane") or inventory.get_hosts())[:1]:
             known = manager.get_vars(play=play, host=host)
             templar = Templar(loader=play.get_loader(), variables=known)
+            # Most have none, and need load nothing.
+            if not templar.template(known.get("cluster_bastion")):
+                return
+            from quote_platform import bastion  # noqa: PLC0415
+
             way = bastion.way({name: templar.template(known.get(name)) for name in bastion.NAMES})
             if way and os.environ.get(bastion.MARK) != way.bastion:
                 self.proxy, environment = bastion.start(way)

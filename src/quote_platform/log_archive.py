@@ -256,22 +256,19 @@ def run(given: dict[str, Any], dry_run: bool, say: Callable[[str], None]) -> dic
     place = {"endpoint": given["endpoint"], "region": given["region"], "ca": given["ca"]}
     place |= {"accounts": {"logs": account}, "secret_keys": {"logs": given["secret_key"]}}
     with (
-        tempfile.NamedTemporaryFile("w", suffix=".pem") as authority,
+        object_store.authority_file(given["ca"]) as authority,
         # Readable by its owner alone, and complete or not there.
         tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as part,
     ):
         try:
-            authority.write(given["ca"])
-            authority.flush()
-            search = Search(object_store.connect(place, "logs", authority.name), given, say)
+            search = Search(object_store.connect(place, "logs", authority), given, say)
             search.into(part.write)
             part.flush()
             changed = not target.is_file() or not filecmp.cmp(part.name, target, shallow=False)
             if not dry_run:
                 Path(part.name).replace(target)
         except (ClientError, BotoCoreError) as error:
-            where = given["endpoint"] or f"AWS ({given['region']})"
-            raise Refused(object_store.explain(error, where, "logs", account)) from error
+            raise Refused(object_store.explain(error, object_store.place(given), "logs", account)) from error
         finally:
             Path(part.name).unlink(missing_ok=True)
     if search.damaged:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import boto3
@@ -95,6 +97,20 @@ def below(client: Any, bucket: str, folder: str) -> tuple[list[str], list[str]]:
     return sorted(folders), sorted(objects)
 
 
+@contextmanager
+def authority_file(ca: str) -> Iterator[str]:
+    """Yield a file with an authority's certificates, as long as the block runs."""
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(ca)
+        file.flush()
+        yield file.name
+
+
+def place(given: Mapping[str, Any]) -> str:
+    """Return how messages call a store."""
+    return given["endpoint"] or f"AWS ({given['region']})"
+
+
 def connect(given: dict[str, Any], purpose: str, authority: str) -> Any:
     """Return a client of one account; the authority is a file."""
     return boto3.client(
@@ -116,16 +132,14 @@ def connect(given: dict[str, Any], purpose: str, authority: str) -> Any:
 
 def run(given: dict[str, Any], dry_run: bool) -> dict[str, Any]:
     """Use each account's bucket, or list what a folder has; return what the task returns."""
-    where = given["endpoint"] or f"AWS ({given['region']})"
+    where = place(given)
     deadline = time.monotonic() + given["timeout"]
     created: list[str] = []
     folders: list[str] = []
     objects: list[str] = []
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as authority:
-        authority.write(given["ca"])
-        authority.flush()
+    with authority_file(given["ca"]) as authority:
         for purpose, account in sorted(given["accounts"].items()):
-            client = connect(given, purpose, authority.name)
+            client = connect(given, purpose, authority)
             while True:
                 try:
                     if given["folder"]:

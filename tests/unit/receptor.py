@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,14 @@ class Mesh:
         self._call("--cert-makereq", *request, f"outreq={name}.req", f"outkey={name}.key")
         signed = ("cacert=ca.crt", "cakey=ca.key", f"outcert={name}.crt", "verify=true")
         self._call("--cert-signreq", f"req={name}.req", *signed, *more)
+
+    def node(self, name: str, checkout: Path, environment: dict[str, str], peer: str = "controller") -> None:
+        """Start an execution node that works on a checkout, with records of its own below its name."""
+        wrapper = self.folder / "wrapper"
+        wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -m quote_platform.cli "$@"\n')
+        wrapper.chmod(0o755)
+        own = environment | {"XDG_STATE_HOME": str(self.folder / name)}
+        self.start(name, "receptor-node.conf", peer=peer, cwd=checkout, program=str(wrapper), env=own)
 
     def start(self, name: str, example: str, peer: str = "controller", **given: Any) -> None:
         """Start a node by an example, with other paths and addresses; `given` is for its process."""

@@ -1,11 +1,13 @@
 """A bucket of a server that speaks AWS' API, in which single answers fail on demand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 from botocore.exceptions import ClientError
+from moto.server import ThreadedMotoServer
 
 from quote_platform.backup.store import Store
 
@@ -21,6 +23,16 @@ def environment(endpoint: str) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
     }
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """Serve AWS' API; yield where."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
 
 
 class Bucket:

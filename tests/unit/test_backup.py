@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from moto.server import ThreadedMotoServer
-from s3_server import Bucket, environment, refusal
+from s3_server import Bucket, environment, refusal, serving
 from typer.testing import CliRunner, Result
 
 from proxy import proxying
@@ -31,11 +30,8 @@ DUMP = b"PGDMP" + bytes(range(256)) * 40
 def endpoint() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 0)
-        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-        server.stop()
+        with serving() as found:
+            yield found
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
-from s3_server import Bucket, environment
+from s3_server import Bucket, environment, serving
 from typer.testing import CliRunner, Result
 
 from quote_platform.backup import cli, jobs, store
@@ -62,11 +61,8 @@ class Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with serving() as found:
+        yield found
 
 
 @pytest.fixture

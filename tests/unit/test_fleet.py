@@ -493,18 +493,12 @@ class Meshed(Fleets):
         super().__init__(project, folder / "state")
         self.mesh = Mesh(folder)
         self.mesh.start("controller", "receptor-controller.conf")
-        self.wrapper = folder / "wrapper"
-        self.wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -m quote_platform.cli "$@"\n')
-        self.wrapper.chmod(0o755)
         self.stores: dict[str, Store] = {}
 
     def node(self, name: str, checkout: Path, peer: str = "controller") -> None:
         """Start an execution node that works on a checkout, with records of its own."""
-        state = self.mesh.folder / name
-        self.stores[name] = Store(state / "quote-platform" / "jobs")
-        environment = self.environment | {"XDG_STATE_HOME": str(state)}
-        given: dict[str, Any] = {"cwd": checkout, "program": str(self.wrapper), "env": environment}
-        self.mesh.start(name, "receptor-node.conf", peer=peer, **given)
+        self.stores[name] = Store(self.mesh.folder / name / "quote-platform" / "jobs")
+        self.mesh.node(name, checkout, self.environment, peer)
 
     def name(self, nodes: dict[str, str]) -> None:
         """Write a fleet.yml that says from which node each cluster is reached."""

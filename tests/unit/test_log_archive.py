@@ -18,8 +18,8 @@ import httpx
 import pytest
 import yaml
 from botocore.config import Config
-from moto.server import ThreadedMotoServer
 from rendering import render
+from s3_server import serving
 
 from quote_platform import certificates, log_archive
 from quote_platform.mirror import catalogue as cat
@@ -353,11 +353,8 @@ def test_the_playbook_writes_a_file_for_its_owner_and_says_how_many(
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with serving() as found:
+        yield found
 
 
 GIVEN = {

@@ -28,11 +28,17 @@ DISKS = [
     "/var/log",
 ]
 SECONDS_TO_BOOT = 90
+# Waits on a node for the greeting of its SSH server, and prints how that begins.
+GREETED = """
+greeting() { exec 3<>/dev/tcp/127.0.0.1/22 && head --bytes 4 <&3; }
+until said=$(greeting 2>/dev/null) && test "$said"; do sleep 0.2; done
+echo "$said"
+"""
 
 
 def machines(lab: Lab) -> list[Node]:
     """Return what takes SSH."""
-    return [lab.mirror, *([lab.bastion] if Unkind.BASTION in lab.unkind else []), *lab.nodes]
+    return [node for node in [*lab.services, *lab.nodes] if node.role != "logs"]
 
 
 def state(lab: str) -> Path:
@@ -217,8 +223,8 @@ def _wait(lab: Lab, node: Node) -> None:
     deadline = time.monotonic() + SECONDS_TO_BOOT
     while time.monotonic() < deadline:
         # From within, since this machine may reach it by a bastion only.
-        greeting = "exec 3<>/dev/tcp/127.0.0.1/22 && head --bytes 4 <&3"
-        if podman.execute(node.name, ["bash", "-c", greeting], check=False).startswith("SSH-"):
+        command = ["timeout", str(SECONDS_TO_BOOT), "bash", "-c", GREETED]
+        if podman.execute(node.name, command, check=False).startswith("SSH-"):
             break
         time.sleep(0.3)
     else:
@@ -272,7 +278,7 @@ def switch_on(lab: Lab, node: Node) -> None:
     """Switch a node on again; its disk is as it was."""
     if podman.containers(lab.name).get(node.name) != "running":
         podman.run("start", node.name)
-    if node.role != "logs":  # it takes no SSH
+    if node in machines(lab):
         _wait(lab, node)
 
 
