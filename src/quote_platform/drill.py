@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from quote_platform.validation.capacity import Amount, amount, total
+from quote_platform.quantities import Amount, amount, total
 
 # Of each table: all rows; those from before a moment, and a checksum of these; when the newest was made.
 Figures = Mapping[str, Mapping[str, Any]]

@@ -1,7 +1,9 @@
 """Ansible fails without an inventory that it can read, and without the settings of this project."""
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,40 @@ def test_another_working_directory_is_refused_with_what_to_do(tmp_path: Path) ->
     )
     assert sentence in said()
     assert "masters: not a group of the platform" in said(ANSIBLE_CONFIG=f"{ROOT}/ansible.cfg")
+
+
+def test_filters_are_loaded_once_and_not_by_the_worker_of_each_task(tmp_path: Path) -> None:
+    loads = tmp_path / "loads"
+    (tmp_path / "seen.py").write_text(
+        f"with open({str(loads)!r}, 'a') as file:\n    file.write('once ')\n\n\n"
+        "class FilterModule:\n    def filters(self):\n        return {}\n"
+    )
+    tasks = [{"ansible.builtin.debug": {"msg": "x"}, "when": "absent | default(false)"}] * 3
+    playbook = tmp_path / "playbook.yml"
+    playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+    places = f"{ROOT}/plugins/filter:{tmp_path}"
+    done = subprocess.run(
+        ["ansible-playbook", "-i", "one,two,", str(playbook)],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_FILTER_PLUGINS": places},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.count("skipped=3") == 2, done.stdout + done.stderr
+    assert loads.read_text() == "once "
+
+
+def test_filters_load_nothing_that_takes_long() -> None:
+    """Every playbook loads them."""
+    names = [file.stem for file in (ROOT / "plugins" / "filter").glob("*.py")]
+    script = f"import sys, {', '.join(names)}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "plugins" / "filter")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    heavy = {"ansible", "boto3", "cryptography", "httpx", "jinja2", "kubernetes", "pydantic", "yaml"}
+    assert not heavy & set(done.stdout.split())

@@ -20,10 +20,9 @@ from referencing.jsonschema import DRAFT4
 from releases import RELEASES
 from rendering import render
 
-from quote_platform import roledocs
+from quote_platform import quantities, roledocs
 from quote_platform.mirror import catalogue as cat
 from quote_platform.mirror.source import Source
-from quote_platform.validation import capacity
 from quote_platform.verify import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -252,9 +251,9 @@ PATCHED = {
 UNSEEN = {"Deployment/events", "DaemonSet/csi-secrets-store"}
 
 
-def asked_for(documents: list[dict[str, Any]]) -> dict[str, tuple[str, int | None, capacity.Amount]]:
+def asked_for(documents: list[dict[str, Any]]) -> dict[str, tuple[str, int | None, quantities.Amount]]:
     """Return where the pods of every object run, how many there are, and what each of them requests."""
-    found: dict[str, tuple[str, int | None, capacity.Amount]] = {}
+    found: dict[str, tuple[str, int | None, quantities.Amount]] = {}
     (operator,) = (
         one
         for one in documents
@@ -288,7 +287,9 @@ def asked_for(documents: list[dict[str, Any]]) -> dict[str, tuple[str, int | Non
             pods, containers = None, [spec["instanceSidecarConfiguration"]]
         elif kind != "Cluster":
             continue
-        each = capacity.total(capacity.amount(container["resources"]["requests"]) for container in containers)
+        each = quantities.total(
+            quantities.amount(container["resources"]["requests"]) for container in containers
+        )
         found[f"{kind}/{one['metadata']['name']}"] = at, pods, each
     return found
 
@@ -300,7 +301,7 @@ def test_what_validation_sums_up_is_what_is_requested(
     found = asked_for([document for documents in rendered.values() for document in documents])
     for name, template in PATCHED.items():
         (text,) = re.findall(r"requests: (\{.*\})", (ROOT / "roles" / template).read_text())
-        found[name] = "", 1, capacity.amount(yaml.safe_load(text))
+        found[name] = "", 1, quantities.amount(yaml.safe_load(text))
     objects = [name for row in table for name in row.get("objects", [])]
     assert sorted(set(objects)) == sorted(objects)
     assert set(objects) == found.keys() | UNSEEN
@@ -308,9 +309,9 @@ def test_what_validation_sums_up_is_what_is_requested(
         known = [found[name] for name in row.get("objects", []) if name in found]
         if not known:
             continue
-        each = capacity.total(map(capacity.amount, row["requests"]))
+        each = quantities.total(map(quantities.amount, row["requests"]))
         if row["name"] == "PostgreSQL":
-            assert (row["pods"], each) == (known[0][1], capacity.total(each for *_, each in known))
+            assert (row["pods"], each) == (known[0][1], quantities.total(each for *_, each in known))
         else:
             pods = None if row.get("at") else sum(pods or 0 for _, pods, _ in known)
             assert (row.get("at", ""), row.get("pods"), {each}) == (

@@ -36,7 +36,7 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from plugins.modules import probe_node
-from quote_platform import validation
+from quote_platform import quantities, validation
 from quote_platform.validation import call, capacity, nodes, sources, specs, task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -674,7 +674,7 @@ def test_control_planes_that_run_pods_count(tmp_path: Path) -> None:
     ],
 )
 def test_a_quantity_is_read(text: Any, number: float) -> None:
-    assert capacity.quantity(text) == number
+    assert quantities.quantity(text) == number
 
 
 def test_what_is_no_quantity_is_named(tmp_path: Path) -> None:
