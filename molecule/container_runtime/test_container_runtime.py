@@ -5,6 +5,8 @@ from typing import Any
 
 from testinfra.host import Host
 
+from scenario import Inventory, words
+
 IMAGE = "docker.io/library/busybox:1.37.0"
 CTR = "ctr --namespace molecule"
 PULL = f"{CTR} images pull --hosts-dir /etc/containerd/certs.d"
@@ -35,3 +37,25 @@ def test_an_unknown_image_is_refused(host: Host) -> None:
 
 def test_systemd_owns_the_cgroups(host: Host) -> None:
     assert "SystemdCgroup = true" in host.check_output("containerd config dump")
+
+
+def test_nothing_is_left_of_the_distributions_runtime(host: Host) -> None:
+    assert host.file("/srv/runtime").listdir(), "the node had none"
+    states = host.run("dpkg-query --show --showformat '${db:Status-Status}\\n' containerd runc").stdout
+    assert set(states.split()) <= {"not-installed"}
+    assert not host.file("/usr/sbin/runc").exists
+    main = host.check_output("systemctl show --property MainPID --value containerd")
+    assert host.check_output(f"readlink /proc/{main}/exe") == "/usr/bin/containerd"
+
+
+def test_what_would_be_found_before_the_package_is_refused(host: Host, inventory: Inventory) -> None:
+    program, unit = "/usr/local/sbin/runc", "/etc/systemd/system/containerd.service"
+    host.check_output(f"cp /bin/true {program}; cp /lib/systemd/system/containerd.service {unit}")
+    host.check_output("systemctl daemon-reload")
+    try:
+        done = inventory.play()
+    finally:
+        host.check_output(f"rm {program} {unit}; systemctl daemon-reload")
+    assert done.returncode != 0
+    assert f"{program} is found before that of containerd.io; {unit} stands in for the unit" in words(done)
+    inventory.unchanged()
