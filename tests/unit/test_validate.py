@@ -648,6 +648,30 @@ def test_a_pod_that_no_node_can_hold_is_refused_by_name(tmp_path: Path) -> None:
     )
 
 
+def test_one_smaller_node_is_named_where_it_matters(tmp_path: Path) -> None:
+    # 40 % less than the others: all of it fits.
+    machines = sizes((2, 3800), (4, 7700)) | {"worker-3": (4, 4620)}
+    folder = inventory(tmp_path / "usual", {})
+    assert capacity_of(folder, machines) == []
+    # What runs on each node: that node alone is too small.
+    assert capacity_of(folder, machines | {"worker-3": (4, 400)}) == [
+        "worker-3: what runs on each of workers requests 225m / 440 MiB, and it has 4000m / 300 MiB; take a "
+        "larger machine"
+    ]
+    large = {"requests": {"cpu": "300m", "memory": "5Gi"}}
+    text = (
+        "PostgreSQL: 3 pods, each on a node of its own, request 550m / 5184 MiB each, and 2 of workers have "
+        "as much left for it, the others not (worker-3 3775m / 4080 MiB); take a larger machine, or "
+        "postgres_resources"
+    )
+    folder = inventory(tmp_path / "apart", {"vars": {"postgres_resources": large}})
+    assert [one for one in capacity_of(folder, machines) if "PostgreSQL:" in one] == [text]
+    # Where two may share a node, the others hold all of them.
+    shared = {"postgres_resources": large, "postgres_spread": "preferred"}
+    folder = inventory(tmp_path / "shared", {"vars": shared})
+    assert not [one for one in capacity_of(folder, machines) if "PostgreSQL:" in one]
+
+
 def test_pods_of_every_node_need_room_on_each(tmp_path: Path) -> None:
     assert capacity_of(inventory(tmp_path / "tiny", {}), sizes((1, 400), (4, 8000))) == [
         "master-1: what runs on each of control_plane requests 770m / 388 MiB, and it has 1000m / 300 MiB; "

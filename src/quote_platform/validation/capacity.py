@@ -39,6 +39,8 @@ class Workload:
     # Of one pod.
     each: Amount
     less: str
+    # Whether no two of its pods share a node while another is free of them.
+    apart: bool = False
 
     @property
     def all(self) -> Amount:
@@ -55,7 +57,11 @@ def workloads(table: list[Variables]) -> list[Workload]:
         except ValueError as error:
             raise ValueError(f"{row['name']}: requests {error}") from error
         pods = int(row["pods"]) if "pods" in row else None
-        found.append(Workload(row["name"], row.get("at", ""), pods, each, row.get("less", "")))
+        found.append(
+            Workload(
+                row["name"], row.get("at", ""), pods, each, row.get("less", ""), bool(row.get("apart", False))
+            )
+        )
     return found
 
 
@@ -102,14 +108,24 @@ def judge(
 
 
 def _pods(group: str, some: list[Workload], room: dict[str, Amount]) -> list[str]:
-    """Return of which workloads no node can hold a single pod."""
-    left = _some([f"{host} {own}" for host, own in room.items()])
-    return [
-        f"{one.name}: a pod requests {one.each}, and none of {group} has as much left for it "
-        f"({', '.join(left)}); take a larger machine{', or ' + one.less if one.less else ''}"
-        for one in some
-        if one.pods and not any(own.holds(one.each) for own in room.values())
-    ]
+    """Return of which workloads no node can hold a single pod, or too few nodes can."""
+    wrong = []
+    for one in some:
+        small = [f"{host} {own}" for host, own in room.items() if not own.holds(one.each)]
+        fit, wanted = len(room) - len(small), min(one.pods or 0, len(room) if one.apart else 1)
+        if fit >= wanted:
+            continue
+        left = f"({', '.join(_some(small))}); take a larger machine{', or ' + one.less if one.less else ''}"
+        if wanted > 1:
+            wrong.append(
+                f"{one.name}: {wanted} pods, each on a node of its own, request {one.each} each, and "
+                f"{fit} of {group} {'has' if fit == 1 else 'have'} as much left for it, the others not {left}"
+            )
+        else:
+            wrong.append(
+                f"{one.name}: a pod requests {one.each}, and none of {group} has as much left for it {left}"
+            )
+    return wrong
 
 
 def _some(nodes: list[str]) -> list[str]:
