@@ -15,7 +15,18 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from quote_platform import components, machine, paths
-from quote_platform.lab import acme, application, cli, host, image, inventory, lifecycle, logs, podman
+from quote_platform.lab import (
+    acme,
+    application,
+    cli,
+    host,
+    hostile,
+    image,
+    inventory,
+    lifecycle,
+    logs,
+    podman,
+)
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Lab, Unkind
 from quote_platform.mirror import fill as filling
@@ -293,6 +304,57 @@ def test_the_inventory_says_by_which_machine_the_others_are_reached(checkout: Pa
     assert (
         told["image_registry_base_url"] and "control_plane_node_ip" not in (folder / "hosts.yml").read_text()
     )
+
+
+def test_an_unkind_lab_has_one_smaller_worker_and_nodes_that_know_their_memory(checkout: Path) -> None:
+    assert [node.memory for node in Lab(name="ci").nodes if node.role == "worker"] == ["8g"] * 3
+    lab, home = Lab(name="ci", unkind=frozenset({Unkind.MEMORY})), checkout / "home"
+    home.mkdir()
+    *_, second, small = [node for node in lab.nodes if node.role == "worker"]
+    assert (second.memory, small.memory) == ("8g", "4915m")
+    hostile.prepare(lab, home)
+    assert (home / "meminfo-ci-worker-3").read_text().startswith(f"MemTotal: {4915 * 1024} kB\n")
+    mounts = {node.role: hostile.mounts(lab, home, node) for node in [*lab.nodes, *lab.services]}
+    assert mounts.pop("mirror") == mounts.pop("logs") == []
+    assert all(one[0].endswith(":/proc/meminfo:ro") for one in mounts.values())
+    assert Lab(name="ci", workers=0, unkind=lab.unkind).nodes
+
+
+def test_the_swap_of_an_unkind_lab_is_made_once_and_mounted_in_its_nodes(checkout: Path) -> None:
+    lab, home = Lab(name="ci", unkind=frozenset({Unkind.SWAP})), checkout / "home"
+    home.mkdir()
+    hostile.prepare(lab, home)
+    file = home / "swap.img"
+    assert file.read_bytes()[4086:4096] == b"SWAPSPACE2"
+    made = file.stat()
+    hostile.prepare(lab, home)  # again: it may be on
+    assert file.stat().st_mtime_ns == made.st_mtime_ns
+    assert made.st_mode & 0o777 == 0o600
+    mounts = {node.role: hostile.mounts(lab, home, node) for node in lab.nodes}
+    assert mounts["master"] == mounts["worker"] == [f"{file}:/swap.img"]
+    assert mounts["store"] == mounts["vault"] == []
+    hostile.release(home)  # off already
+
+
+def test_an_unkind_lab_has_the_runtime_of_its_nodes_distribution(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def fetch(command: list[str], _: Path) -> str:
+        asked.append(command)
+        return ""
+
+    (checkout / "lab").symlink_to(Path(__file__).resolve().parents[2] / "lab")
+    monkeypatch.setattr(hostile, "run", fetch)
+    lab = Lab(name="ci", unkind=frozenset({Unkind.RUNTIME}))
+    mounts = {node.role: hostile.mounts(lab, checkout, node) for node in lab.nodes}
+    folder = paths.cache() / "lab" / "runtime-bookworm"
+    assert mounts["master"] == mounts["worker"] == [f"{folder}:/srv/runtime:ro"]
+    assert mounts["store"] == mounts["vault"] == []
+    assert len(asked) == 1, "fetched once"
+    assert asked[0][-2] == "bookworm"
+    assert folder.is_dir()
 
 
 def test_up_says_what_the_mirror_lacks(

@@ -2,6 +2,8 @@
 
 import secrets
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,8 +11,9 @@ from urllib.parse import urlsplit
 import yaml
 
 from quote_platform import certificates, paths
-from quote_platform.lab import podman
+from quote_platform.lab import host, podman
 from quote_platform.lab.model import Lab, Node, Unkind
+from quote_platform.mirror.source import run
 
 PROXY_PORT = 3128
 # The registry among them that asks who pulls.
@@ -67,6 +70,41 @@ grep -q pam_umask common-session || echo 'session optional pam_umask.so' >> comm
 """,
     Unkind.CLOCK: "ln -sf /usr/share/zoneinfo/America/St_Johns /etc/localtime\n",
 }
+# Of nodes of the cluster, once: what the platform has replaced or switched off since stays so.
+NODE = {
+    Unkind.RUNTIME: """
+if ! dpkg-query --search /usr/bin/containerd >/dev/null 2>&1; then
+  dpkg --install /srv/runtime/*.deb
+  systemctl is-active --quiet containerd
+fi
+""",
+    # The kernel has it on or off for all nodes of this machine.
+    Unkind.SWAP: """
+if ! grep -q /swap.img /etc/fstab; then
+  echo '/swap.img none swap sw 0 0' >> /etc/fstab
+  dd if=/dev/zero of=/var/swap bs=1M count=1 status=none
+  chmod 600 /var/swap
+  mkswap --quiet /var/swap
+  printf '%s\\n' '[Swap]' What=/var/swap '[Install]' WantedBy=multi-user.target \
+    > /etc/systemd/system/var-swap.swap
+  systemctl enable --quiet var-swap.swap
+  swapon /swap.img || true
+fi
+""",
+}
+# The distribution's own runtime of containers.
+PACKAGES = ("containerd", "runc")
+KUBERNETES = ("master", "worker")
+SWAP_BYTES = 16 * 1024**2
+MEMINFO = """MemTotal: {size} kB
+MemFree: {size} kB
+MemAvailable: {size} kB
+Buffers: 0 kB
+Cached: 0 kB
+SwapCached: 0 kB
+SwapTotal: 0 kB
+SwapFree: 0 kB
+"""
 
 
 def registries() -> dict[str, str]:
@@ -84,7 +122,59 @@ def _secret(file: Path) -> str:
     return file.read_text()
 
 
-def prepare(home: Path) -> None:
+def prepare(lab: Lab, home: Path) -> None:
+    """Make what machines of such a place are given when they start."""
+    if Unkind.PROXY in lab.unkind:
+        _outside(home)
+    swap = home / "swap.img"
+    if Unkind.SWAP in lab.unkind and not swap.is_file():
+        part = home / "swap.part"
+        part.write_bytes(bytes(SWAP_BYTES))  # without holes, in which nothing can be swapped
+        part.chmod(0o600)
+        subprocess.run(["mkswap", "--quiet", part], check=True)
+        part.rename(swap)
+    for node in lab.nodes if Unkind.MEMORY in lab.unkind else []:
+        (home / f"meminfo-{node.name}").write_text(MEMINFO.format(size=node.mebibytes * 1024))
+
+
+def mounts(lab: Lab, home: Path, node: Node) -> list[str]:
+    """Return what of that a node sees, as podman writes volumes."""
+    found = []
+    if Unkind.RUNTIME in lab.unkind and node.role in KUBERNETES:
+        found.append(f"{runtime()}:/srv/runtime:ro")
+    if Unkind.SWAP in lab.unkind and node.role in KUBERNETES:
+        found.append(f"{home / 'swap.img'}:/swap.img")
+    if Unkind.MEMORY in lab.unkind and node in lab.nodes:
+        found.append(f"{home / f'meminfo-{node.name}'}:/proc/meminfo:ro")  # else the whole machine's
+    return found
+
+
+def runtime() -> Path:
+    """Return the folder of the distribution's own packages, fetching them first if nobody has."""
+    with host.lock("runtime"):
+        recipe = yaml.safe_load((paths.repository() / "lab" / "node" / "node.yml").read_text())
+        folder = paths.cache() / "lab" / f"runtime-{recipe['suite']}"
+        if not folder.is_dir():
+            part = folder.with_name(f".{folder.name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            fetched = " ".join(f'"$1"/var/cache/apt/archives/{name}_*.deb' for name in PACKAGES)
+            hook = f"--extract-hook=cp {fetched} {shlex.quote(str(part))}"
+            # Of the nodes' distribution, whatever this machine runs; nothing is kept but the packages.
+            command = ["mmdebstrap", "--variant=extract", "--format=null", f"--include={','.join(PACKAGES)}"]
+            run([*command, hook, recipe["suite"], "/dev/null"], paths.state() / "logs" / "runtime.log")
+            part.replace(folder)
+        return folder
+
+
+def release(home: Path) -> None:
+    """Switch the swap of a lab off, which outlives its nodes."""
+    if (home / "swap.img").is_file():
+        # Mostly it is off already.
+        subprocess.run(["swapoff", home / "swap.img"], capture_output=True, check=False)
+
+
+def _outside(home: Path) -> None:
     """Fill the folder that the mirror's host sees: sites, certificates, the proxy and its account."""
     folder = home / "outside"
     names = upstream()
@@ -134,7 +224,8 @@ def settings(lab: Lab, home: Path) -> dict[str, Any]:
 
 def machine(lab: Lab, home: Path, node: Node) -> None:
     """Make a node's machine unkind; once more does no harm."""
-    script = "".join(text for kind, text in MACHINE.items() if kind in lab.unkind)
+    wanted = MACHINE | (NODE if node.role in KUBERNETES else {})
+    script = "".join(text for kind, text in wanted.items() if kind in lab.unkind)
     if script:
         account = shlex.quote(f"{lab.user}:{_secret(home / 'sudo')}")
         podman.execute(node.name, ["bash", "-euc", script.format(user=lab.user, account=account)])

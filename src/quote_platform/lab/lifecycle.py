@@ -108,8 +108,7 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
         _keys(lab, home)
         (home / "acme").mkdir(mode=0o700, exist_ok=True)  # mounted, also where it is filled later
         (home / "outside").mkdir(exist_ok=True)
-        if Unkind.PROXY in lab.unkind:
-            hostile.prepare(home)
+        hostile.prepare(lab, home)
         if acme.wanted(lab):
             acme.prepare(lab, home)
         if lab.logs:
@@ -194,7 +193,7 @@ def _start(lab: Lab, node: Node, image_name: str) -> None:
         mounts.append(f"{home / 'acme'}:/srv/acme:ro")
         mounts.append(f"{home / 'outside'}:/srv/outside:ro")
     else:
-        mounts += DISKS
+        mounts += DISKS + hostile.mounts(lab, home, node)
     arguments = ["--name", node.name, "--hostname", node.name, "--label", f"{podman.LABEL}={lab.name}"]
     arguments += ["--network", f"{lab.network}:ip={node.address}"]
     if Unkind.NETWORKS in lab.unkind and node.role in {"master", "worker"}:
@@ -312,6 +311,7 @@ def down(name: str) -> None:
         with ThreadPoolExecutor() as pool:
             list(pool.map(_remove, there))
         fence.down(name)
+        hostile.release(state(name))
         for network in podman.rows("network", "ls", "--filter", f"label={podman.LABEL}={name}"):
             podman.run("network", "rm", "--force", network["name"])
         if ours:

@@ -20,6 +20,9 @@ class Unkind(StrEnum):
     NOEXEC = "noexec"
     CLOCK = "clock"
     BASTION = "bastion"
+    RUNTIME = "runtime"
+    SWAP = "swap"
+    MEMORY = "memory"
 
 
 Role = Literal["master", "worker", "store", "vault", "mirror", "logs", "bastion"]
@@ -35,6 +38,11 @@ class Node(BaseModel):
     address: str
     cpus: float
     memory: str
+
+    @property
+    def mebibytes(self) -> int:
+        """Return how much memory it has."""
+        return int(self.memory[:-1]) * (1024 if self.memory[-1] == "g" else 1)
 
 
 class Lab(BaseModel):
@@ -152,11 +160,14 @@ class Lab(BaseModel):
     @property
     def nodes(self) -> list[Node]:
         """Return the machines that become the platform."""
+        workers = self._machines("worker", self.workers, 20, self.worker_cpus, self.worker_memory)
+        if Unkind.MEMORY in self.unkind and workers:
+            workers[-1] = workers[-1].model_copy(update={"memory": f"{workers[-1].mebibytes * 6 // 10}m"})
         return [
             *self._machines(
                 "master", self.control_planes, 10, self.control_plane_cpus, self.control_plane_memory
             ),
-            *self._machines("worker", self.workers, 20, self.worker_cpus, self.worker_memory),
+            *workers,
             *self._machines("store", self.stores, 110, 1, "1g"),
             *self._machines("vault", self.vaults, 120, 1, "1g"),
         ]
