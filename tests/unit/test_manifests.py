@@ -321,6 +321,24 @@ def test_what_validation_sums_up_is_what_is_requested(
             ), row["name"]
 
 
+def test_what_validation_knows_to_stay_apart_is_what_the_scheduler_keeps_apart(
+    rendered: dict[str, list[dict[str, Any]]], folder: Path
+) -> None:
+    apart = set()
+    for one in (document for documents in rendered.values() for document in documents):
+        spec = one.get("spec") or {}
+        pod = (
+            spec.get("template", {}).get("spec", spec) if isinstance(spec.get("template", {}), dict) else spec
+        )
+        spread = [rule["whenUnsatisfiable"] for rule in pod.get("topologySpreadConstraints", [])]
+        if "DoNotSchedule" in spread or spec.get("affinity", {}).get("podAntiAffinityType") == "required":
+            apart.add(f"{one['kind']}/{one['metadata']['name']}")
+    table = json.loads((folder / "workloads.json").read_text())
+    # The first of a row's objects makes its pods.
+    assert {row["objects"][0] for row in table if row.get("apart")} == apart
+    assert len(apart) == 4
+
+
 def test_what_validation_says_of_kubeadm_is_what_it_requests(
     rendered: dict[str, list[dict[str, Any]]], folder: Path
 ) -> None:
