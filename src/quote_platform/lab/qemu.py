@@ -123,7 +123,6 @@ def seed(lab: Lab, node: Node, keys: Path, authorized: Path) -> dict[str, str]:
     }
     card: dict[str, Any] = {
         "match": {"macaddress": hardware_address(node)},
-        "set-name": "eth0",
         "addresses": [f"{node.address}/{lab.subnet.rpartition('/')[2]}"],
         "routes": [{"to": "default", "via": lab.address(1)}],
     }
