@@ -35,7 +35,7 @@ for option; do
   case $option in
     --machine) machine=1 ;;
     --qemu) lists+=(lab/packages-qemu.txt) ;;
-    *) refuse "no such option: $option; there are --machine and --qemu" ; exit 1 ;;
+    *) refuse "no such option: $option; there are --machine and --qemu" ;;
   esac
 done
 

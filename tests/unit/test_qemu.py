@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from quote_platform import machine, paths
-from quote_platform.lab import access, cli, disk, drivers, inventory, lifecycle, podman, qemu
+from quote_platform.lab import access, cli, disk, drivers, host, inventory, lifecycle, podman, qemu
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Driver, Lab, System
 from quote_platform.mirror import catalogue, upstream
@@ -32,6 +32,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(podman, "run", lambda *_, **__: "[]")
+    monkeypatch.setattr(host, "prepare", lambda: pytest.fail("something was made"))
     found = Lab.model_validate(VM)
     paths.lab("vm").mkdir(parents=True)
     access.prepare(found)
@@ -315,8 +316,10 @@ def test_a_machine_runs_while_its_process_does(lab: Lab) -> None:
     # Another process has the number of one that has ended.
     (folder / "pid").write_text(str(os.getpid()))
     assert qemu.states("vm") == {"vm-master-1": "exited"}
-    words = [sys.executable, "-c", "import time; time.sleep(60)", str(folder / "pid")]
-    process = subprocess.Popen(words)
+    script = "import time; print(flush=True); time.sleep(60)"
+    words = [sys.executable, "-c", script, str(folder / "pid")]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert process.stdout and process.stdout.readline()  # it has begun: before, its words are not to be seen
     (folder / "pid").write_text(str(process.pid))
     try:
         assert drivers.states("vm") == {"vm-master-1": "running"}
