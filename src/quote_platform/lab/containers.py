@@ -29,6 +29,11 @@ echo "$said"
 """
 
 
+def kind() -> str:
+    """Say what its machines are."""
+    return "containers"
+
+
 def refuse(lab: Lab) -> None:
     """Refuse nothing: every lab has containers, and what they need is checked for all."""
 

@@ -10,6 +10,9 @@ from quote_platform.lab.model import Driver, Lab, Node
 class Runner(Protocol):
     """What a driver can do."""
 
+    def kind(self) -> str:
+        """Say what its machines are."""
+
     def refuse(self, lab: Lab) -> None:
         """Refuse what cannot be run here, before anything is made."""
 

@@ -90,7 +90,8 @@ def _up(lab: Lab, say: Callable[[str], None]) -> Path:
         if lab.logs:
             logs.prepare(lab, home)
             logs.start(lab, home)
-        say(f"starting {len(lab.nodes)} nodes and the mirror's host")
+        kind = drivers.ALL[lab.driver].kind()
+        say(f"starting {len(lab.nodes)} nodes ({kind}) and the mirror's host")
         every = access.machines(lab)
         list(pool.map(lambda node: drivers.of(node).start(lab, node), every))
         list(pool.map(lambda node: drivers.of(node).wait(lab, node), every))

@@ -49,6 +49,11 @@ def seconds_to_boot() -> int:
     return 180 if kvm() else 900
 
 
+def kind() -> str:
+    """Say what its machines are."""
+    return "virtual machines by KVM" if kvm() else "virtual machines, emulated: minutes"
+
+
 def refuse(lab: Lab) -> None:
     """Refuse where a program is missing, or an image cannot be had."""
     if missing := [package for program, package in NEEDED.items() if not shutil.which(program)]:
