@@ -18,14 +18,17 @@ export MYPY_CACHE_DIR := $(cache)/mypy
 comma := ,
 chosen := $(if $(components),core $(filter-out core,$(subst $(comma), ,$(components))))
 
+# driver=qemu: what labs of virtual machines need is installed as well.
+options := $(if $(filter qemu,$(driver)),--qemu)
+
 help: ## Say what there is
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 bootstrap:
-	@lab/bootstrap.sh
+	@lab/bootstrap.sh $(options)
 
 machine:
-	@lab/bootstrap.sh --machine
+	@lab/bootstrap.sh --machine $(options)
 
 lab: machine ## Build the whole platform in a lab and verify it; components=core: cluster, ingress, database, application
 	@started=$$EPOCHSECONDS
@@ -54,6 +57,7 @@ lint unit: bootstrap ## Run one layer of tests
 molecule e2e: machine
 	@python tests/run.py $@
 
+proof: options := --qemu
 proof: machine ## Prove every claim of the README, for a release: all tests, none left out; writes docs/proof.json
 	@git diff --quiet HEAD || { echo "make proof: commit your changes first: what is proven is a commit" >&2; exit 1; }
 	status=0

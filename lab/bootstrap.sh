@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the lab and its tests need on a fresh Debian 12 or Ubuntu 22.04/24.04: system packages, uv, Python,
 # the locked Python and collection dependencies. Quick and silent when nothing is missing.
-#   lab/bootstrap.sh [--machine]     --machine: also refuse a machine that is too small for a lab
+#   lab/bootstrap.sh [--machine] [--qemu]
+#     --machine: also refuse a machine that is too small for a lab
+#     --qemu: also install what labs of virtual machines need
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/quote-platform
@@ -28,7 +30,16 @@ run() {
   printf 'bootstrap: done in %d s\n' $((SECONDS - started)) >&2
 }
 
-if [[ ${1-} == --machine ]]; then
+lists=(lab/packages.txt) machine=
+for option; do
+  case $option in
+    --machine) machine=1 ;;
+    --qemu) lists+=(lab/packages-qemu.txt) ;;
+    *) refuse "no such option: $option; there are --machine and --qemu" ;;
+  esac
+done
+
+if [[ -n $machine ]]; then
   # Coarse, before anything is installed; `lab up` judges what is free more closely.
   cores=$(nproc) memory=$(awk '/^MemTotal:/ {print int($2 / 1048576)}' /proc/meminfo)
   disk=$(df --output=avail -BG "$cache" | tail -n 1 | tr -dc 0-9)
@@ -49,7 +60,7 @@ while read -r line; do
   [[ $line != *:* ]] || command=${line#*:}
   if [[ -n $command ]]; then command -v "$command" >/dev/null && continue; fi
   grep -qxF "$package" <<<"$installed" || missing+=("$line")
-done <lab/packages.txt
+done < <(cat "${lists[@]}")
 
 if ((${#missing[@]} > 0)); then
   # shellcheck source=/dev/null

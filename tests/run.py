@@ -99,6 +99,7 @@ OWN_LABS = {
     "upgrade": ("tests/e2e/test_upgrade.py",),
     "hostile": ("tests/e2e/test_hostile.py",),
     "unkind": ("tests/e2e/test_unkind.py",),
+    "qemu": ("tests/e2e/test_qemu.py",),
     "power_loss": (
         "tests/e2e/test_platform.py::test_a_whole_run_converges",
         "tests/e2e/test_power_loss.py",

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from quote_platform import paths
-from quote_platform.lab.model import Lab
+from quote_platform.lab.model import Driver, Lab, Node
 
 GIB = 1024**3
 CGROUPS = frozenset({"cpu", "memory", "pids", "cpuset"})
@@ -46,19 +46,25 @@ class Needs:
     def of_lab(cls, lab: Lab, running: bool, connected: bool = False) -> "Needs":
         """Return what a lab needs; what runs has it already.
 
-        A node of the cluster uses less than 1.5 GiB, and so does the store of logs; another machine 0.5.
+        A container uses what its programs use, a virtual machine all that it was given.
         `connected`: its network is there, so that this machine's own route to it is no obstacle.
         """
         if running:
             return cls(memory=0, disk=2 * GIB)
         filled = (paths.cache() / "mirror" / "www").is_dir()
-        large = sum(node.role in {"master", "worker"} for node in lab.nodes) + lab.logs
-        small = len([lab.mirror, *lab.nodes]) + lab.logs - large
+        every = [lab.mirror, *([lab.log_store] if lab.logs else []), *lab.nodes]
         return cls(
-            memory=(3 * large + small) * GIB // 2,
+            memory=sum(_memory(node) for node in every),
             disk=(10 if filled else 30) * GIB,
             subnet="" if connected else lab.subnet,
         )
+
+
+def _memory(node: Node) -> int:
+    """Return what a machine takes: a node of the cluster or the store of logs more than the others."""
+    if node.driver is Driver.QEMU:
+        return node.mebibytes * GIB // 1024
+    return (3 if node.role in {"master", "worker", "logs"} else 1) * GIB // 2
 
 
 def read() -> Machine:
@@ -94,7 +100,7 @@ def check(machine: Machine, needs: Needs) -> None:
         free = (
             f"{machine.memory_free / GIB:.1f} GiB of memory are free, this lab needs {needs.memory / GIB:.0f}"
         )
-        wrong.append(f"{free}: stop something or use fewer workers.")
+        wrong.append(f"{free}: stop something, use fewer workers, or give virtual machines less.")
     if machine.disk_free < needs.disk:
         free = f"{machine.disk_free / GIB:.0f} GiB of disk are free below {paths.cache()}"
         wrong.append(f"{free}, {needs.disk / GIB:.0f} are needed.")

@@ -25,6 +25,11 @@ def state() -> Path:
     return Path(base) / "quote-platform"
 
 
+def lab(name: str) -> Path:
+    """Return where a lab keeps its keys, its disks, and what it was asked for."""
+    return state() / "labs" / name
+
+
 def vault_password(cluster: str) -> Path:
     """Return where the password of Vault's keys lies by default, apart from them."""
     return Path.home() / ".config" / "quote-platform" / f"{cluster}.vault-password"

@@ -21,6 +21,7 @@ GENERATED = {
     "inventories/lab/group_vars/platform/mirror.yml",
     "inventories/aws/group_vars/all/outputs.yml",
     "inventories/fleet.yml",
+    "inventories/vm",
 }
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

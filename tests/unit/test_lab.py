@@ -19,6 +19,7 @@ from quote_platform.lab import (
     acme,
     application,
     cli,
+    containers,
     host,
     hostile,
     image,
@@ -178,8 +179,8 @@ def test_secrets_without_a_lab_stay(checkout: Path) -> None:
 
 
 def test_down_leaves_nothing_of_a_lab(checkout: Path) -> None:
-    inventory.write(Lab(name="ci"), lifecycle.state("ci"))
-    for folder in (lifecycle.state("ci"), checkout / "secrets" / "ci"):
+    inventory.write(Lab(name="ci"), paths.lab("ci"))
+    for folder in (paths.lab("ci"), checkout / "secrets" / "ci"):
         folder.mkdir(parents=True)
         (folder / "file").touch()
     lifecycle.down("ci")
@@ -258,11 +259,11 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, ...]]
     """What would be started and run, in the place of it."""
     done: dict[str, list[tuple[str, ...]]] = {"started": [], "run": []}
     monkeypatch.setattr(host, "prepare", lambda: None)
-    monkeypatch.setattr(image, "ensure", lambda _: "image")
+    monkeypatch.setattr(image, "ensure", lambda _: None)
     monkeypatch.setattr(podman, "containers", lambda _: {})
     monkeypatch.setattr(podman, "execute", lambda *words: done["run"].append((words[0], *words[1])))
-    monkeypatch.setattr(lifecycle, "_start", lambda _, node, __: done["started"].append((node.name,)))
-    monkeypatch.setattr(lifecycle, "_wait", lambda *_: None)
+    monkeypatch.setattr(containers, "start", lambda _, node: done["started"].append((node.name,)))
+    monkeypatch.setattr(containers, "wait", lambda *_: None)
     for part in (acme, logs):
         monkeypatch.setattr(part, "prepare", lambda *_: None)
         monkeypatch.setattr(part, "settings", lambda *_: {})
@@ -284,7 +285,7 @@ def test_components_are_added_to_a_lab_and_not_taken_from_it(
     with pytest.raises(LabError, match=r"lab ci has backups, certificates, logs, monitoring, secrets, and a"):
         lifecycle.up(core, lambda _: None)
     # A lab that an older version has made says nothing of components: it has all.
-    file = lifecycle.state("ci") / "lab.json"
+    file = paths.lab("ci") / "lab.json"
     file.write_text(json.dumps({"name": "ci", "vaults": 0, "logs": False}))
     with pytest.raises(LabError, match="lab ci has backups"):
         lifecycle.up(core, lambda _: None)
@@ -401,7 +402,7 @@ def test_make_lab_fills_and_starts_what_was_chosen(words: list[str], fill: str, 
 
 def test_the_first_answer_is_timed_and_told(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = Lab(name="ci")
-    home = lifecycle.state("ci")
+    home = paths.lab("ci")
     home.mkdir(parents=True)
     (checkout / "group_vars" / "all").mkdir(parents=True, exist_ok=True)
     (checkout / "group_vars" / "all" / "main.yml").write_text("application_host: shop.example.com\n")

@@ -102,4 +102,6 @@ def test_every_pin_of_an_image_belongs_to_a_role() -> None:
         "log_store_image",
         "log_store_url",
         "log_store_sha256",
+        "lab_ubuntu_url",
+        "lab_ubuntu_sha256",
     }

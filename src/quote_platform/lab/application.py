@@ -7,7 +7,6 @@ import httpx
 import yaml
 
 from quote_platform import paths
-from quote_platform.lab import lifecycle
 from quote_platform.lab.model import Lab
 from quote_platform.mirror import progress
 
@@ -19,7 +18,7 @@ def host() -> str:
 
 
 def _file(lab: Lab) -> Path:
-    return lifecycle.state(lab.name) / "answered"
+    return paths.lab(lab.name) / "answered"
 
 
 def answers(lab: Lab) -> bool:
@@ -44,7 +43,7 @@ def wait(lab: Lab, since: float, pause: float = 1) -> None:
 
 def summary(lab: Lab) -> list[str]:
     """Return what a person wants to know of a lab that is ready."""
-    home = lifecycle.state(lab.name)
+    home = paths.lab(lab.name)
     roots = home / "acme" / "roots.pem"
     trust = f"--cacert {roots}" if roots.is_file() else "--insecure"  # self-signed
     kubeconfig = paths.repository() / "secrets" / lab.name / "kubeconfig"

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from quote_platform import machine
-from quote_platform.lab import application, lifecycle, podman
+from quote_platform.lab import access, application, drivers, lifecycle
 from quote_platform.lab.errors import LabError
-from quote_platform.lab.model import Lab, Unkind
+from quote_platform.lab.model import Driver, Lab, System, Unkind
 from quote_platform.mirror import fill as filling
 from quote_platform.mirror.catalogue import USUAL, Part
 from quote_platform.mirror.storage import MirrorError
@@ -43,7 +43,9 @@ def _sentences() -> Iterator[None]:
 
 @app.command()
 def up(  # noqa: PLR0917 (options, not positions)
-    name: Name = "lab",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the lab: lab; of one of virtual machines: vm.")
+    ] = None,
     subnet: Annotated[
         str, typer.Option(help="A private network of at least 256 addresses.")
     ] = "10.89.42.0/24",
@@ -65,6 +67,12 @@ def up(  # noqa: PLR0917 (options, not positions)
         typer.Option(help="What the place is to have of those that are not ours; repeatable."),
     ] = None,
     hostile: Annotated[bool, typer.Option("--hostile", help="All of it.")] = False,
+    driver: Annotated[
+        Driver, typer.Option(help="What runs the nodes: containers by podman, or virtual machines by QEMU.")
+    ] = Driver.PODMAN,
+    system: Annotated[
+        System | None, typer.Option(help="What nodes run; virtual machines Ubuntu, unless they are told.")
+    ] = None,
     components: Annotated[
         list[Part] | None,
         typer.Option(help="Only these, and always the core; repeatable. All but delivery without it."),
@@ -72,6 +80,7 @@ def up(  # noqa: PLR0917 (options, not positions)
 ) -> None:
     """Start a lab, or what is missing of it, and write its inventory."""
     with _sentences():
+        name = name or {Driver.PODMAN: "lab", Driver.QEMU: "vm"}[driver]
         lab = Lab(
             name=name,
             subnet=subnet,
@@ -87,10 +96,12 @@ def up(  # noqa: PLR0917 (options, not positions)
             logs=logs,
             virtual_ip=virtual_ip,
             unkind=frozenset(Unkind if hostile else unkind or []),
+            driver=driver,
+            system=system or {Driver.PODMAN: System.DEBIAN, Driver.QEMU: System.UBUNTU}[driver],
             components=frozenset(components or USUAL),
         )
         machine.check(
-            machine.read(), machine.Needs.of_lab(lab, bool(podman.containers(name)), lifecycle.connected(lab))
+            machine.read(), machine.Needs.of_lab(lab, bool(drivers.states(name)), lifecycle.connected(lab))
         )
         if lacking := filling.lacking(lab.components):
             text = f"the mirror lacks {len(lacking)} artifacts, such as {lacking[0]}: before site.yml run "
@@ -114,7 +125,7 @@ def status(
     """Show the nodes of a lab."""
     with _sentences():
         lab = lifecycle.find(name)
-        states = podman.containers(name)
+        states = drivers.states(name)
     rows = [
         node.model_dump() | {"state": states.get(node.name, "missing")}
         for node in [*lab.nodes, *lab.services]
@@ -151,7 +162,7 @@ def ssh(context: typer.Context, node: str, name: Name = "lab") -> None:
     """Open a shell on a node, or run a command there."""
     with _sentences():
         lab = lifecycle.find(name)
-        command = lifecycle.ssh(lab, lifecycle.node_of(lab, node), context.args)
+        command = access.ssh(lab, lifecycle.node_of(lab, node), context.args)
     os.execvp(command[0], command)  # noqa: S606 (the shell takes over)
 
 

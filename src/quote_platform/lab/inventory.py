@@ -9,7 +9,7 @@ import yaml
 from quote_platform import components, paths
 from quote_platform.images import Reference
 from quote_platform.lab.errors import LabError
-from quote_platform.lab.model import Lab, Unkind
+from quote_platform.lab.model import Lab, System, Unkind
 from quote_platform.mirror import catalogue, publish
 from quote_platform.mirror.availability import unavailable
 from quote_platform.mirror.storage import root
@@ -108,11 +108,14 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
     if Unkind.PROXY not in lab.unkind:
         settings |= {
             "kubernetes_packages_repository": f"{base}/apt/kubernetes/",
-            "container_runtime_repository": f"{base}/apt/docker/linux/debian",
-            "vault_server_repository": f"{base}/apt/hashicorp",
             "image_registry_base_url": f"{base}:5000",
             "manifest_base_url": f"{base}/manifests",
         }
+        if lab.system is System.DEBIAN:  # the mirror has no other suite of these: Ubuntu asks upstream
+            settings |= {
+                "container_runtime_repository": f"{base}/apt/docker/linux/debian",
+                "vault_server_repository": f"{base}/apt/hashicorp",
+            }
     if any(entry["name"] == "ingress-nginx" for entry in lacking):
         settings["ingress_controller"] = "traefik"
     if any(entry["name"] == "logging-elasticsearch" for entry in lacking):
@@ -125,10 +128,12 @@ def write(lab: Lab, state: Path, more: dict[str, Any] | None = None) -> Path:
         for part, switch in components.switches(paths.repository()).items()
         if switch.endswith("_enabled") and part not in lab.components
     }
+    if not lab.shares_kernel:
+        settings["verify_intrusive"] = True  # nobody uses a lab
     _dump(platform / "mirror.yml", settings | by | (more or {}))
 
     shared = platform / "lab.yml"
-    if lab.name != "lab" and not shared.is_symlink():
+    if lab.shares_kernel and lab.name != "lab" and not shared.is_symlink():
         shared.symlink_to(Path("../../../lab/group_vars/platform/lab.yml"))
     return target
 

@@ -25,6 +25,20 @@ class Unkind(StrEnum):
     MEMORY = "memory"
 
 
+class Driver(StrEnum):
+    """What runs the nodes of a lab; what stands beside them, as the mirror's host, is a container always."""
+
+    PODMAN = "podman"
+    QEMU = "qemu"
+
+
+class System(StrEnum):
+    """What nodes run; containers have Debian only."""
+
+    DEBIAN = "debian-12"
+    UBUNTU = "ubuntu-22.04"
+
+
 Role = Literal["master", "worker", "store", "vault", "mirror", "logs", "bastion"]
 
 
@@ -38,6 +52,7 @@ class Node(BaseModel):
     address: str
     cpus: float
     memory: str
+    driver: Driver = Driver.PODMAN
 
     @property
     def mebibytes(self) -> int:
@@ -64,6 +79,8 @@ class Lab(BaseModel):
     logs: bool = True
     virtual_ip: bool = False
     unkind: frozenset[Unkind] = frozenset()
+    driver: Driver = Driver.PODMAN
+    system: System = System.DEBIAN
     components: frozenset[Part] = frozenset(USUAL)
 
     @field_validator("subnet")
@@ -79,6 +96,19 @@ class Lab(BaseModel):
         for other in ("10.244.0.0/16", "10.96.0.0/16"):
             if ipaddress.ip_network(self.subnet).overlaps(ipaddress.ip_network(other)):
                 raise ValueError(f"subnet {self.subnet} overlaps the pods' or services' network {other}")
+        return self
+
+    @model_validator(mode="after")
+    def _runs(self) -> "Lab":
+        if self.shares_kernel and self.system is not System.DEBIAN:
+            raise ValueError(f"{self.system} runs in virtual machines only: add --driver {Driver.QEMU}")
+        if not self.shares_kernel and self.unkind:
+            named = ", ".join(sorted(self.unkind))
+            raise ValueError(f"virtual machines cannot be unkind ({named}): --driver {Driver.PODMAN} can")
+        if not self.shares_kernel and self.name == "lab":
+            raise ValueError(
+                "inventories/lab has the settings of containers: another --name for virtual machines"
+            )
         return self
 
     @model_validator(mode="after")
@@ -99,6 +129,11 @@ class Lab(BaseModel):
     def address(self, number: int) -> str:
         """Return an address of the lab's network; .1 is this machine."""
         return str(ipaddress.ip_network(self.subnet)[number])
+
+    @property
+    def shares_kernel(self) -> bool:
+        """Tell whether its nodes have this machine's kernel, and no other."""
+        return self.driver is Driver.PODMAN
 
     @property
     def user(self) -> str:
@@ -180,6 +215,7 @@ class Lab(BaseModel):
                 address=self.address(first + number),
                 cpus=cpus,
                 memory=memory,
+                driver=self.driver,
             )
             for number in range(1, count + 1)
         ]
