@@ -99,6 +99,7 @@ OWN_LABS = {
     "upgrade": ("tests/e2e/test_upgrade.py",),
     "hostile": ("tests/e2e/test_hostile.py",),
     "unkind": ("tests/e2e/test_unkind.py",),
+    "conformance": ("tests/e2e/test_conformance.py",),
     "power_loss": (
         "tests/e2e/test_platform.py::test_a_whole_run_converges",
         "tests/e2e/test_power_loss.py",
@@ -243,7 +244,8 @@ def mirror() -> list[Step]:
 def environment(step: Step) -> dict[str, str]:
     """Return the environment of a step: the tools of the virtual environment first."""
     env = dict(os.environ)
-    env.pop("E2E_ALERTS", None)  # what is counted and recorded is all of them
+    for name in ("E2E_ALERTS", "E2E_CONFORMANCE"):
+        env.pop(name, None)  # what is counted and recorded is all of them
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     env["PYTEST_ADDOPTS"] = f"--junitxml={step.junit}" if step.reports else ""
     env |= {"ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1", "PY_COLORS": "0", "COLUMNS": "160"}

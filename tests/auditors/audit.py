@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -151,7 +151,7 @@ def release_manifests() -> Path:
     return storage.root() / "www" / "manifests"
 
 
-def render(folder: Path, manifests: Path, choices: dict[str, object]) -> Path:
+def render(folder: Path, manifests: Path, choices: Mapping[str, object]) -> Path:
     """Write every object that playbooks apply; return the folder, with a file for each."""
     secrets, objects = folder / "secrets", folder / "objects"
     # What roles keep after their first run, and leave out of a dry run.

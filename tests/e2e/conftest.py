@@ -38,6 +38,7 @@ MINUTES = {
     "upgrade": 25,
     "hostile": 20,
     "unkind": 5,
+    "conformance": 85,
     "platform": 0,
     "recovery": 5,
     "power_loss": 25,
