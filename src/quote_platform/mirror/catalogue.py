@@ -125,7 +125,7 @@ class Image(Needed):
     environment: dict[str, str] = {}
     user: str = ""
     # Programs that run as their owner, root. Left out of keys where there are none.
-    setuid: list[str] = Field([], exclude_if=lambda programs: not programs)
+    setuid: Annotated[list[str], Field(exclude_if=lambda programs: not programs)] = []
 
     def settings(self) -> dict[str, Any]:
         """Return how it runs, by OCI's names; an application runs as its container file says."""
