@@ -1,5 +1,6 @@
 """What Kubernetes' conformance tests come to is held to the list of those that do not pass."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from pydantic import ValidationError
 
 from e2e import conformance
 from e2e.conformance import Excused, Outcome
+from quote_platform import proof
 from quote_platform.mirror import catalogue as cat
 
 WHY = "a reason that somebody can follow"
@@ -71,3 +73,11 @@ def test_the_images_are_those_that_the_tests_of_this_version_ask_for() -> None:
     ours = {image.image for image in cat.load().images if cat.Part.CONFORMANCE in image.part}
     assert ours
     assert {image.removeprefix(f"{conformance.REGISTRY}/") for image in ours} <= conformance.images()
+
+
+def test_the_claim_counts_them() -> None:
+    claim = next(one.claim for one in proof.claims() if "tests/e2e/test_conformance.py" in one.tests)
+    said = re.search(r"(\d+) of (\d+)", claim)
+    assert said
+    every, others = len(conformance.names()), sum(len(one.tests) for one in conformance.excused())
+    assert (int(said[1]), int(said[2])) == (every - others, every)
