@@ -100,11 +100,13 @@ OWN_LABS = {
     "hostile": ("tests/e2e/test_hostile.py",),
     "unkind": ("tests/e2e/test_unkind.py",),
     "qemu": ("tests/e2e/test_qemu.py",),
+    "conformance": ("tests/e2e/test_conformance.py",),
     "power_loss": (
         "tests/e2e/test_platform.py::test_a_whole_run_converges",
         "tests/e2e/test_power_loss.py",
     ),
 }
+OWN_MINUTES = {"conformance": 100}  # 60 where nothing is said
 
 
 @dataclass
@@ -231,7 +233,10 @@ def e2e(proof: bool, tests: str = "") -> list[Step]:
         command += ["-k", f"a_whole_run_converges or {tests}"]
     if not proof:
         return [Step("e2e", "lab", [*command, "tests/e2e", "-m", "not proof"], 60, reports=True)]
-    own = [Step("e2e", name, [*command, *places], 60, reports=True) for name, places in OWN_LABS.items()]
+    own = [
+        Step("e2e", name, [*command, *places], OWN_MINUTES.get(name, 60), reports=True)
+        for name, places in OWN_LABS.items()
+    ]
     others = [f"--ignore=tests/e2e/test_{name}.py" for name in OWN_LABS]
     return [*own, Step("e2e", "lab", [*command, "tests/e2e", *others], 180, reports=True)]
 
@@ -244,7 +249,8 @@ def mirror() -> list[Step]:
 def environment(step: Step) -> dict[str, str]:
     """Return the environment of a step: the tools of the virtual environment first."""
     env = dict(os.environ)
-    env.pop("E2E_ALERTS", None)  # what is counted and recorded is all of them
+    for name in ("E2E_ALERTS", "E2E_CONFORMANCE"):
+        env.pop(name, None)  # what is counted and recorded is all of them
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     env["PYTEST_ADDOPTS"] = f"--junitxml={step.junit}" if step.reports else ""
     env |= {"ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1", "PY_COLORS": "0", "COLUMNS": "160"}
@@ -495,12 +501,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tests", default="", metavar="EXPRESSION", help="only these end-to-end tests, as pytest -k has it"
     )
-    parser.add_argument("--minutes", type=float, help="stop after this long (default 85, with --proof 300)")
+    parser.add_argument("--minutes", type=float, help="stop after this long (default 85, with --proof 400)")
     parsed = parser.parse_args()
     if unknown := set(parsed.layers) - set(LAYERS):
         parser.error(f"no such layer: {', '.join(sorted(unknown))}; there are {', '.join(LAYERS)}")
     parsed.layers = [layer for layer in LAYERS if layer in parsed.layers or not parsed.layers]
-    parsed.minutes = parsed.minutes or (300 if parsed.proof else 85)
+    parsed.minutes = parsed.minutes or (400 if parsed.proof else 85)
     return parsed
 
 

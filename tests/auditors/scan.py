@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import sys
+from typing import Any
 
 from checkov.runner_filter import RunnerFilter
 
@@ -19,18 +20,26 @@ def main() -> None:
     found = {}
     for name in frameworks:
         runner = importlib.import_module(f"checkov.{name}.runner").Runner()
-        reports = runner.run(root_folder=folder, runner_filter=RunnerFilter(framework=[name]))
+        chosen = RunnerFilter(framework=[name], enable_secret_scan_all_files=True)
+        reports = runner.run(root_folder=folder, runner_filter=chosen)
         reports = reports if isinstance(reports, list) else [reports]
         found[name] = {
             "passed": sum(len(report.passed_checks) for report in reports),
+            # What a comment in a file excuses is not accepted here.
             "failed": [
-                [one.check_id, os.path.relpath(one.file_abs_path, folder), one.check_name]
+                [one.check_id, place(one, folder, name), one.check_name]
                 for report in reports
-                for one in report.failed_checks
+                for one in (*report.failed_checks, *report.skipped_checks)
             ],
             "unread": [path for report in reports for path in report.parsing_errors],
         }
     print(json.dumps(found))
+
+
+def place(record: Any, folder: str, framework: str) -> str:
+    """Return the file; of a secret with the start of its digest, by which it is told from others."""
+    path = os.path.relpath(record.file_abs_path, folder)
+    return f"{path}#{record.resource[:8]}" if framework == "secrets" else path
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ MINUTES = {
     "hostile": 20,
     "unkind": 5,
     "qemu": 45,
+    "conformance": 85,
     "platform": 0,
     "recovery": 5,
     "power_loss": 25,

@@ -40,5 +40,32 @@ def test_nothing_is_accepted_without_a_reason_or_a_place(lacks: str) -> None:
         accepted(**{lacks: type(accepted()[0].model_dump()[lacks])()})
 
 
+def test_what_is_planted_and_not_found_is_named_and_is_no_finding() -> None:
+    seen, overlooked = audit.PLANTED["secrets"], audit.PLANTED["ansible"]
+    found = audit.Finding(seen.check, f"{seen.path}#0a1b2c3d")
+    # Another check that fails at the same place does not stand in for the one that was to find it.
+    beside = audit.Finding("CKV_ANSIBLE_1", overlooked.path)
+    assert audit.unseen([found, beside, ROOT_USER], [seen, overlooked]) == (
+        {ROOT_USER},
+        [f"{overlooked.check} {overlooked.path}"],
+    )
+
+
+def test_every_kind_of_check_has_a_planted_fault() -> None:
+    assert set(audit.FRAMEWORKS) == audit.PLANTED.keys()
+
+
+def test_the_tracked_files_are_looked_at_and_no_others(tmp_path: Path) -> None:
+    (unknown := audit.HERE / "not-tracked").touch()
+    try:
+        copy = audit.tracked(tmp_path)
+    finally:
+        unknown.unlink()
+    assert (copy / "site.yml").read_bytes() == (audit.ROOT / "site.yml").read_bytes()
+    assert (copy / ".github/workflows/release.yml").is_file()
+    assert (copy / "apps/quote-app" / audit.AS_CHECKOV_NAMES_IT).is_file()
+    assert not (copy / "tests/auditors/not-tracked").exists()
+
+
 def test_the_list_can_be_read() -> None:
     TypeAdapter(list[audit.Accepted]).validate_python(yaml.safe_load((HERE / "accepted.yml").read_text()))

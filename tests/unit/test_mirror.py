@@ -88,6 +88,7 @@ def test_what_is_made_of_a_chart_is_what_its_publisher_released(catalogue: cat.C
 def test_sources_are_of_the_pinned_version() -> None:
     versions = cat.versions()
     assert cat.module_version("kubernetes") == versions["kubernetes_version"]
+    assert cat.module_version("conformance") == versions["kubernetes_version"]
     assert versions["container_runtime_version"].startswith(f"{cat.module_version('containerd')}-")
     assert versions["kubernetes_packages_cni_version"].startswith(f"{cat.module_version('cni-plugins')}-")
     assert versions["kubernetes_packages_cri_tools_version"].startswith(f"{cat.module_version('cri-tools')}-")
@@ -258,6 +259,35 @@ def test_an_image_follows_the_folders_it_holds(
     assert builder.image_key(image) == first
     (tmp_path / "src/thing/thing.py").write_text("two")
     assert builder.image_key(image) != first
+
+
+def test_a_program_of_an_image_runs_as_its_owner_where_the_recipe_says_so(
+    catalogue: cat.Catalogue, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = cat.Image(image="a/b:1", folders={"/": "files"}, setuid=["/bin/id"])
+    usual = cat.Image(image="a/b:1", folders={"/": "files"})
+    assert cat.digest(image) != cat.digest(usual)
+    assert "setuid" not in usual.model_dump()  # else every image would be made anew
+    monkeypatch.setattr(paths, "repository", lambda: tmp_path)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/data").touch()
+    copied: dict[str, int] = {}
+
+    def run(command: list[str | Path], *_: object) -> str:
+        if "copy" in command:
+            tree = Path(command[-2])
+            copied.update({str(one.relative_to(tree)): one.stat().st_mode for one in tree.rglob("*")})
+        return ""
+
+    def install(_: source.Source, __: cat.Files, into: Path) -> None:
+        (into / "bin").mkdir()
+        (into / "bin/id").touch()
+
+    monkeypatch.setattr(source, "run", run)
+    monkeypatch.setattr(source.Source, "install", install)
+    source.Source(catalogue, silent).image(image, "registry/a/b:1")
+    assert oct(copied["bin/id"]) == "0o104755"
+    assert "data" in copied
 
 
 def test_recipes_agree_on_what_they_share(catalogue: cat.Catalogue) -> None:

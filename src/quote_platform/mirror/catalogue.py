@@ -31,10 +31,11 @@ class Part(StrEnum):
     MONITORING = "monitoring"
     CERTIFICATES = "certificates"
     DELIVERY = "delivery"
+    CONFORMANCE = "conformance"  # no part of the platform: what judges its cluster
 
 
 # What a mirror and a lab have where nobody names parts; delivery takes three minutes of processor time.
-USUAL = tuple(part for part in Part if part != Part.DELIVERY)
+USUAL = tuple(part for part in Part if part not in {Part.DELIVERY, Part.CONFORMANCE})
 
 
 def _as_list(value: Any) -> Any:
@@ -123,6 +124,8 @@ class Image(Needed):
     command: list[str] = []
     environment: dict[str, str] = {}
     user: str = ""
+    # Programs that run as their owner, root. Left out of keys where there are none.
+    setuid: Annotated[list[str], Field(exclude_if=lambda programs: not programs)] = []
 
     def settings(self) -> dict[str, Any]:
         """Return how it runs, by OCI's names; an application runs as its container file says."""

@@ -478,11 +478,14 @@ class Source:
             if image.pause:
                 self._pause(tree, log)
             self.install(image.files, tree)
+            for program in image.setuid:
+                (tree / program.lstrip("/")).chmod(0o4755)
             for target, archive in image.archives.items():
                 shutil.copytree(self.archive(archive), tree / target.lstrip("/"))
             for target, folder in image.folders.items():
                 ours = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(paths.repository() / folder, tree / target.lstrip("/"), ignore=ours)
+                place = tree / target.lstrip("/")
+                shutil.copytree(paths.repository() / folder, place, ignore=ours, dirs_exist_ok=True)
             container = run(
                 [*buildah, "from", self.base(image.root) if image.root else "scratch"], log
             ).strip()
