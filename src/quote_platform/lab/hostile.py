@@ -55,7 +55,7 @@ ConnectPort 443
 MACHINE = {
     Unkind.ACCOUNT: """
 id {user} >/dev/null 2>&1 || useradd --create-home --shell /bin/bash {user}
-echo {account} | chpasswd
+echo {account} | chpasswd --crypt-method SHA512
 install --directory --mode 0700 --owner {user} /home/{user}/.ssh
 install --mode 0600 --owner {user} /root/.ssh/authorized_keys /home/{user}/.ssh/authorized_keys
 echo '{user} ALL=(ALL:ALL) ALL' > /etc/sudoers.d/{user}
