@@ -81,13 +81,13 @@ def after_memory(found: Machines) -> None:
     columns = "NAME:.metadata.name,MEMORY:.status.capacity.memory"
     shown = found.kubectl(f"get nodes --no-headers --output custom-columns={columns}").split()
     assert dict(zip(shown[::2], shown[1::2], strict=True)) == {
-        f"{NAME}-master-1": f"{4 * 1024**2}Ki",
-        f"{NAME}-worker-1": f"{8 * 1024**2}Ki",
-        f"{NAME}-worker-2": f"{4915 * 1024}Ki",
+        f"{NAME}-master-1": "4Gi",
+        f"{NAME}-worker-1": "8Gi",
+        f"{NAME}-worker-2": "4915Mi",
     }
     fits = {"postgres_instances": 2}
     succeeded(found.play("it fits, memory", "playbooks/validate.yml", "-e", json.dumps(fits)))
-    large = {"postgres_resources": {"requests": {"memory": "5Gi"}, "limits": {"memory": "6Gi"}}}
+    large = {"postgres_resources": {"requests": {"cpu": "100m", "memory": "5Gi"}}}
     run = found.play("it does not fit, memory", "playbooks/validate.yml", "-e", json.dumps(fits | large))
     assert run.status != 0
     said = " ".join(run.output.split())
