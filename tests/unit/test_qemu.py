@@ -271,7 +271,7 @@ def test_the_seed_has_key_name_and_address(lab: Lab, tmp_path: Path) -> None:
     assert files["user-data"].startswith("#cloud-config\n")
     user = yaml.safe_load(files["user-data"])
     assert user["hostname"] == "vm-master-1"
-    assert (user["disable_root"], user["users"]) == (False, [])
+    assert (user["disable_root"], user["users"]) == (False, [{"name": "root"}])
     assert user["ssh_authorized_keys"] == access.authorized_keys(lab).read_text().splitlines()
     known = (paths.lab("vm") / "known_hosts").read_text()
     assert " ".join(user["ssh_keys"]["ed25519_public"].split()[:2]) in known
