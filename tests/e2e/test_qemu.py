@@ -91,6 +91,8 @@ def test_a_virtual_machine_becomes_a_node_and_is_one_after_a_reboot(
         succeeded(run)
         assert changed(run) == 0, run.output[-6000:]
 
-        found.ssh(NODE, f"echo '{json.dumps(POD)}' > /run/probe.json && crictl runp /run/probe.json")
+        found.ssh(
+            NODE, f"echo '{json.dumps(POD)}' > /run/probe.json && crictl --timeout 300s runp /run/probe.json"
+        )
         group = found.ssh(NODE, "cat /proc/$(pidof pause)/cgroup").strip()
         assert group.startswith("0::/probe.slice/cri-containerd-"), group
