@@ -17,7 +17,18 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from quote_platform import machine, paths
-from quote_platform.lab import access, cli, disk, drivers, host, inventory, lifecycle, podman, qemu
+from quote_platform.lab import (
+    access,
+    cli,
+    containers,
+    disk,
+    drivers,
+    host,
+    inventory,
+    lifecycle,
+    podman,
+    qemu,
+)
 from quote_platform.lab.errors import LabError
 from quote_platform.lab.model import Driver, Lab, System
 from quote_platform.mirror import catalogue, upstream
@@ -271,7 +282,7 @@ def test_the_seed_has_key_name_and_address(lab: Lab, tmp_path: Path) -> None:
     assert files["user-data"].startswith("#cloud-config\n")
     user = yaml.safe_load(files["user-data"])
     assert user["hostname"] == "vm-master-1"
-    assert (user["disable_root"], user["users"]) == (False, [])
+    assert (user["disable_root"], user["users"]) == (False, [{"name": "root"}])
     assert user["ssh_authorized_keys"] == access.authorized_keys(lab).read_text().splitlines()
     known = (paths.lab("vm") / "known_hosts").read_text()
     assert " ".join(user["ssh_keys"]["ed25519_public"].split()[:2]) in known
@@ -336,6 +347,22 @@ def test_a_machine_runs_while_its_process_does(lab: Lab) -> None:
     lifecycle.destroy(lab, lab.nodes[0])
     assert not folder.exists()
     assert drivers.states("vm") == {}
+
+
+def test_virtual_machines_go_before_the_network_they_are_connected_to(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: list[str] = []
+    monkeypatch.setattr(podman, "containers", lambda name="": {"vm-mirror": "running"} if name else {})
+    monkeypatch.setattr(containers, "remove", lambda _, name: gone.append(name))
+    monkeypatch.setattr(qemu, "remove", lambda _, name: gone.append(name))
+    monkeypatch.setattr(host, "restore", lambda: None)
+    monkeypatch.setattr(inventory, "ours", lambda _: False)  # of this checkout, nothing is deleted
+    for node in lab.nodes:
+        node_folder(lab, node.name)
+    lifecycle.down("vm")
+    assert {*gone[:2]} == {"vm-master-1", "vm-worker-1"}
+    assert gone[2:] == ["vm-mirror"]
 
 
 def test_its_inventory_has_no_settings_of_containers(

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -162,17 +163,19 @@ def destroy(lab: Lab, node: Node) -> None:
 def down(name: str) -> None:
     """Remove a lab, also half a one: containers, disks, network, keys, inventory, its cluster's secrets."""
     with _alone(name):
-        there = [(runner, machine) for runner in drivers.ALL.values() for machine in runner.states(name)]
+        there = drivers.states(name)
         # A name that a person's inventory has, or that no lab ever had: its secrets are not ours to delete.
         ours = inventory.ours(name) and (
             bool(there) or paths.lab(name).exists() or (inventory.folder(name) / "hosts.yml").exists()
         )
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda one: one[0].remove(name, one[1]), there))
+            # Virtual machines first: podman leaves a bridge to which something is connected, and its rules.
+            for runner in reversed(drivers.ALL.values()):
+                list(pool.map(partial(runner.remove, name), runner.states(name)))
         fence.down(name)
         hostile.release(paths.lab(name))
         for network in podman.rows("network", "ls", "--filter", f"label={podman.LABEL}={name}"):
-            podman.run("network", "rm", "--force", network["name"])
+            podman.remove_network(network)
         if ours:
             inventory.remove(name)
             shutil.rmtree(paths.repository() / "secrets" / name, ignore_errors=True)

@@ -50,6 +50,14 @@ def containers(lab: str | None = None) -> dict[str, str]:
     return {row["Names"][0]: str(row["State"]) for row in rows("ps", "--all", "--filter", label)}
 
 
+def remove_network(row: dict[str, Any]) -> None:
+    """Remove a network, and its bridge, which stays if a virtual machine was the last in it."""
+    run("network", "rm", "--force", row["name"])
+    bridge = str(row.get("network_interface", ""))
+    if bridge and Path("/sys/class/net", bridge).exists():
+        subprocess.run(["ip", "link", "delete", bridge], check=False, capture_output=True)
+
+
 def execute(container: str, command: Sequence[str], check: bool = True) -> str:
     """Run a command in a container."""
     return run("exec", container, *command, check=check)

@@ -111,7 +111,7 @@ def seed(lab: Lab, node: Node, keys: Path, authorized: Path) -> dict[str, str]:
     user: dict[str, Any] = {
         "hostname": node.name,
         "manage_etc_hosts": "localhost",
-        "users": [],
+        "users": [{"name": "root"}],  # and none that the image would make
         "disable_root": False,
         "ssh_authorized_keys": authorized.read_text().splitlines(),
         "ssh_keys": {
