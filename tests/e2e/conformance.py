@@ -20,7 +20,7 @@ REGISTRY = "registry.k8s.io/conformance"
 REGISTRIES = {"promoterE2eRegistry": REGISTRY, "gcEtcdRegistry": REGISTRY}
 EXCUSED = Path(__file__).with_suffix(".yml")
 # More than there are processors: most of them wait.
-PROCESSES = 4
+PROCESSES = 8
 
 Outcome = Literal["passed", "failed", "not run"]
 
