@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from quote_platform import certificates, paths
-from quote_platform.lab import host, podman
+from quote_platform.lab import host, image, podman
 from quote_platform.lab.model import Lab, Node, Unkind
 from quote_platform.mirror.source import run
 
@@ -152,8 +152,8 @@ def mounts(lab: Lab, home: Path, node: Node) -> list[str]:
 def runtime() -> Path:
     """Return the folder of the distribution's own packages, fetching them first if nobody has."""
     with host.lock("runtime"):
-        recipe = yaml.safe_load((paths.repository() / "lab" / "node" / "node.yml").read_text())
-        folder = paths.cache() / "lab" / f"runtime-{recipe['suite']}"
+        suite = image.recipe()["suite"]
+        folder = paths.cache() / "lab" / f"runtime-{suite}"
         if not folder.is_dir():
             part = folder.with_name(f".{folder.name}.part")
             shutil.rmtree(part, ignore_errors=True)
@@ -162,7 +162,7 @@ def runtime() -> Path:
             hook = f"--extract-hook=cp {fetched} {shlex.quote(str(part))}"
             # Of the nodes' distribution, whatever this machine runs; nothing is kept but the packages.
             command = ["mmdebstrap", "--variant=extract", "--format=null", f"--include={','.join(PACKAGES)}"]
-            run([*command, hook, recipe["suite"], "/dev/null"], paths.state() / "logs" / "runtime.log")
+            run([*command, hook, suite, "/dev/null"], paths.state() / "logs" / "runtime.log")
             part.replace(folder)
         return folder
 
