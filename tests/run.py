@@ -190,6 +190,7 @@ def lint(proof: bool) -> list[Step]:
             # Else ansible-lint, which names no inventory, takes every imported playbook for a broken one.
             env={"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "False"},
         ),
+        Step("lint", "actionlint", [sys.executable, "tests/auditors/workflows.py"], 5),
         Step("lint", "zizmor", ["zizmor", "--offline", "--quiet", ".github"], 2),
         *(
             Step("lint", name, ["check-jsonschema", "--builtin-schema", f"vendor.{name}", *files], 2)
