@@ -31,6 +31,7 @@ class Machine:
     tun: bool
     cgroups: frozenset[str]
     routes: tuple[str, ...] = ()
+    swap: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Needs:
     memory: int = 8 * GIB
     disk: int = 30 * GIB
     subnet: str = ""
+    without_swap: bool = False
 
     @classmethod
     def of_lab(cls, lab: Lab, running: bool, connected: bool = False) -> "Needs":
@@ -57,6 +59,7 @@ class Needs:
             memory=sum(_memory(node) for node in every),
             disk=(10 if filled else 30) * GIB,
             subnet="" if connected else lab.subnet,
+            without_swap=any(node.driver is Driver.PODMAN for node in lab.nodes),
         )
 
 
@@ -86,6 +89,7 @@ def read() -> Machine:
         tun=Path("/dev/net/tun").exists(),
         cgroups=cgroups,
         routes=tuple(line.split()[0] for line in routes.splitlines() if "/" in line.split()[0]),
+        swap=tuple(line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()[1:]),
     )
 
 
@@ -111,6 +115,12 @@ def check(machine: Machine, needs: Needs) -> None:
     if missing := CGROUPS - machine.cgroups:
         wrong.append(
             f"The kernel offers no cgroup controller {', '.join(sorted(missing))}: boot with them enabled."
+        )
+    if needs.without_swap and machine.swap:
+        wrong.append(
+            f"Swap is on ({', '.join(machine.swap)}): nodes that are containers share this machine's, and "
+            "the kubelet does not start with it. `swapoff -a` switches it off until the next boot, if there "
+            "is as much free memory; virtual machines (--driver qemu) have their own."
         )
     for route in machine.routes if needs.subnet else ():
         if ipaddress.ip_network(route, strict=False).overlaps(ipaddress.ip_network(needs.subnet)):

@@ -167,7 +167,9 @@ def test_the_primary_dies_under_writes(lab: Lab, eventually: Eventually) -> None
     assert away < SECONDS_WITHOUT_WRITES
     assert not set(acknowledged) - stored(lab, mark), "acknowledged rows are lost"
     # The replica for which writes wait goes to its primary, and does not run after the archive.
-    pods = lab.kubectl("get pod -n quote-lab -l cnpg.io/podRole=instance -o jsonpath={.items[*].metadata.name}")
+    pods = lab.kubectl(
+        "get pod -n quote-lab -l cnpg.io/podRole=instance -o jsonpath={.items[*].metadata.name}"
+    )
     (follower,) = set(pods.split()) - {primary, primary_of(lab)}
     since = f"--since={time.monotonic() - killed:.0f}s"
     log = lab.kubectl(f"logs -n quote-lab {follower} -c postgres {since}")

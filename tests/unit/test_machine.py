@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from quote_platform.lab.model import Lab
+from quote_platform.lab.model import Driver, Lab, System
 from quote_platform.machine import CGROUPS, GIB, Machine, Needs, Unfit, check
 
 GOOD = Machine(
@@ -16,7 +16,7 @@ GOOD = Machine(
     cgroups=CGROUPS | {"blkio"},
     routes=("192.0.2.0/24",),
 )
-NEEDS = Needs(subnet="10.89.42.0/24")
+NEEDS = Needs(subnet="10.89.42.0/24", without_swap=True)
 
 
 def test_a_good_machine_passes() -> None:
@@ -32,6 +32,7 @@ def test_a_good_machine_passes() -> None:
         ({"root": False}, "needs root: run the same command with sudo"),
         ({"tun": False}, "/dev/net/tun is missing"),
         ({"cgroups": CGROUPS - {"memory", "pids"}}, "no cgroup controller memory, pids"),
+        ({"swap": ("/swap.img", "/dev/dm-1")}, r"Swap is on \(/swap.img, /dev/dm-1\): .*`swapoff -a`"),
         ({"routes": ("10.88.0.0/15",)}, "Subnet 10.89.42.0/24 overlaps 10.88.0.0/15"),
     ],
 )
@@ -56,6 +57,15 @@ def test_more_nodes_need_more_memory_and_a_running_lab_none() -> None:
     core = Lab(name="core", workers=1, vaults=0, stores=0, logs=False)
     assert Needs.of_lab(small, running=False).memory == Needs.of_lab(core, running=False).memory + 2.5 * GIB
     check(replace(GOOD, memory_free=0, routes=("10.89.42.0/24",)), Needs.of_lab(large, running=True))
+
+
+def test_only_nodes_that_share_the_kernel_are_without_swap() -> None:
+    swapping = replace(GOOD, swap=("/swap.img",), memory_free=64 * GIB)
+    machines = Lab(name="machines", driver=Driver.QEMU, system=System.UBUNTU, vaults=0, stores=0)
+    check(swapping, Needs.of_lab(machines, running=False))
+    check(swapping, Needs.of_lab(Lab(name="running"), running=True))
+    with pytest.raises(Unfit, match="Swap is on"):
+        check(swapping, Needs.of_lab(Lab(name="containers"), running=False))
 
 
 def test_the_network_of_a_half_made_lab_is_no_obstacle_to_itself() -> None:
