@@ -190,6 +190,7 @@ def lint(proof: bool) -> list[Step]:
             # Else ansible-lint, which names no inventory, takes every imported playbook for a broken one.
             env={"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "False"},
         ),
+        Step("lint", "secrets", [sys.executable, "tests/auditors/committed_secrets.py"], 5),
         Step("lint", "actionlint", [sys.executable, "tests/auditors/workflows.py"], 5),
         Step("lint", "zizmor", ["zizmor", "--offline", "--quiet", ".github"], 2),
         *(

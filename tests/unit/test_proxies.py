@@ -26,7 +26,7 @@ PLACE = {
     "object_store_ca": "",
     "secrets_backend": "aws-secrets-manager",
     "monitoring_receivers": ["slack", "pagerduty", "email"],
-    "monitoring_slack_url": "https://hooks.slack.com/services/T0/B0/word",
+    "monitoring_slack_url": "https://hooks.slack.com/services/T0/B0/word",  # pragma: allowlist secret
     "monitoring_pagerduty_key": "key",
     "monitoring_email_to": "ops@example.com",
     "monitoring_email_from": "alerts@example.com",
@@ -381,7 +381,7 @@ def test_botocore_judges_addresses_and_names_the_same_but_knows_no_networks(
     ("host", "cidr"), [("192.0.2.9", "192.0.2.9/32"), ("[2001:db8::9]", "2001:db8::9/128")]
 )
 def test_a_proxy_with_an_address_is_all_that_is_reached(host: str, cidr: str) -> None:
-    told = {"HTTPS_PROXY": f"http://me:a@{host}:8080", "NO_PROXY": "x"}
+    told = {"HTTPS_PROXY": f"http://me:a@{host}:8080", "NO_PROXY": "x"}  # pragma: allowlist secret
     rule = {"ports": [{"protocol": "TCP", "port": 8080}], "to": [{"ipBlock": {"cidr": cidr}}]}
     assert proxies.rules(told, ["10.244.0.0/16"]) == [rule]
     assert proxies.rules({}, []) == []

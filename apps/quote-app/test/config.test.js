@@ -11,7 +11,7 @@ test('the defaults are enough beside a database', () => {
 });
 
 test('a URL names everything, single variables win over it', () => {
-  const { database } = load({ DATABASE_URL: 'postgresql://me:a%2Fb@db:6432/quotes', PGHOST: 'other' });
+  const { database } = load({ DATABASE_URL: 'postgresql://me:a%2Fb@db:6432/quotes', PGHOST: 'other' }); // pragma: allowlist secret
   assert.deepEqual([database.host, database.port, database.user, database.password, database.database], ['other', 6432, 'me', 'a/b', 'quotes']);
 });
 
