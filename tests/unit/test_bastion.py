@@ -1,6 +1,7 @@
 """The way by a bastion: OpenSSH's client, a server of SSH, and what only that one reaches."""
 
 import asyncio
+import json
 import os
 import shlex
 import socket
@@ -377,6 +378,72 @@ def test_a_process_is_led_for_a_while(server: Bastion, inner: ThreadingHTTPServe
             assert httpx.get(f"http://{INSIDE}/").status_code == 200
     assert dict(os.environ) == before
     assert server.logins == 1
+
+
+PAST = """
+- name: Past the proxy
+  hosts: control_plane
+  connection: local
+  gather_facts: false
+  tasks:
+    - name: Ask the API server
+      ansible.builtin.uri:
+        url: http://127.0.0.2:{{ near }}/readyz
+        return_content: true
+      register: answer
+      failed_when: "'/readyz' not in answer.content"
+
+    - name: Judge what else is told
+      ansible.builtin.assert:
+        that:
+          - names == lookup('ansible.builtin.env', 'NO_PROXY')
+          - "(['127.0.0.2', 'master-1'] + own) is subset(names | split(','))"
+      vars:
+        names: "{{ lookup('ansible.builtin.env', 'no_proxy') }}"
+"""
+
+
+@pytest.mark.parametrize("own", [[], ["other.example", ".corp.example"]])
+def test_a_proxy_of_the_controller_is_not_asked_for_the_cluster(
+    server: Bastion, inner: ThreadingHTTPServer, tmp_path: Path, own: list[str]
+) -> None:
+    (tmp_path / "play.yml").write_text(PAST)
+    (tmp_path / "group_vars").symlink_to(ROOT / "group_vars")
+    hosts_file = tmp_path / "inventory" / "hosts.yml"
+    hosts_file.parent.mkdir()
+    told = {"ansible_host": "127.0.0.2", "ansible_python_interpreter": sys.executable}
+    inventory = {"all": {"children": {"control_plane": {"hosts": {"master-1": told}}}}}
+    hosts_file.write_text(yaml.safe_dump(inventory))
+    near = ThreadingHTTPServer(("127.0.0.2", 0), Inner)
+    threading.Thread(target=near.serve_forever, daemon=True).start()
+    # Where nobody listens.
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    variables = json.dumps({"near": near.server_port, "own": own})
+    done = subprocess.run(
+        ["ansible-playbook", "-i", hosts_file, tmp_path / "play.yml", "-e", variables],
+        cwd=ROOT,
+        env=os.environ | nowhere | {"no_proxy": ",".join(own)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    near.shutdown()
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_process_without_a_bastion_is_led_past_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = bastion.way({"cluster_no_proxy": ["10.0.0.1", "master-1"]})
+    with bastion.led(way):
+        assert "no_proxy" not in os.environ  # there is no proxy
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "10.0.0.1, other.example")
+    before = dict(os.environ)
+    with bastion.led(way):
+        assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "10.0.0.1,other.example,master-1"
+    assert dict(os.environ) == before
+    monkeypatch.setenv("no_proxy", "*")
+    with bastion.led(way):
+        assert os.environ["no_proxy"] == "*"
 
 
 @pytest.mark.parametrize(

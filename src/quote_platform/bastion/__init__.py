@@ -1,7 +1,8 @@
-"""The controller's way to what lies behind a bastion: an HTTP proxy on the loopback address that goes by SSH.
+"""The controller's way to the cluster: past the proxy by which it reaches all else, or by a bastion.
 
-Whatever knows `https_proxy` is led by it: clients of the API server, of S3, of Vault, and what asks the
-application. What is not behind it goes as it would without. It ends with the process that has started it.
+The way by a bastion is an HTTP proxy on the loopback address that goes by SSH. Whatever knows `https_proxy`
+is led by it: clients of the API server, of S3, of Vault, and what asks the application. What is not behind it
+goes as it would without. It ends with the process that has started it.
 """
 
 from __future__ import annotations
@@ -24,25 +25,34 @@ from quote_platform import proxies
 
 # Set for those who are led: by which bastion.
 MARK = "QUOTE_PLATFORM_BASTION"
-NAMES = ("cluster_bastion", "cluster_bastion_arguments", "cluster_bastion_inside")
+NAMES = ("cluster_bastion", "cluster_bastion_arguments", "cluster_bastion_inside", "cluster_no_proxy")
 
 
 class Way(BaseModel):
-    """Where the bastion is, [user@]host[:port], and what lies behind it."""
+    """Where the bastion is, [user@]host[:port], and what lies behind it; else what is asked directly."""
 
-    bastion: str
+    bastion: str = ""
     # Words for ssh: keys, known hosts.
     arguments: list[str] = []
     # Names, suffixes that begin with a dot, addresses, networks.
     inside: list[str] = []
 
 
-def way(known: Mapping[str, Any]) -> Way | None:
-    """Return the way that an inventory names, by the values of NAMES; none without a bastion."""
+def way(known: Mapping[str, Any]) -> Way:
+    """Return the way that an inventory names, by the values of NAMES."""
     if not (name := known.get("cluster_bastion")):
-        return None
+        return Way(inside=known.get("cluster_no_proxy") or [])
     arguments = shlex.split(str(known.get("cluster_bastion_arguments") or ""))
     return Way(bastion=str(name), arguments=arguments, inside=known.get("cluster_bastion_inside") or [])
+
+
+def past_proxies(way: Way) -> dict[str, str]:
+    """Return the environment in which no proxy is asked for the cluster; nothing where there is none."""
+    if not {"http", "https", "all"} & (known := getproxies_environment()).keys():
+        return {}
+    names = [*known.get("no", "").split(","), *way.inside]
+    text = ",".join(dict.fromkeys(name for name in map(str.strip, names) if name))
+    return {} if "*" in names else {"no_proxy": text, "NO_PROXY": text}
 
 
 def start(way: Way) -> tuple[subprocess.Popen[str], dict[str, str]]:
@@ -68,7 +78,10 @@ def start(way: Way) -> tuple[subprocess.Popen[str], dict[str, str]]:
 
 @contextmanager
 def opened(way: Way) -> Iterator[dict[str, str]]:
-    """Yield the environment of programs that are to go by the bastion, for as long as the block runs."""
+    """Yield the environment of programs that are to go this way, for as long as the block runs."""
+    if not way.bastion:
+        yield past_proxies(way)
+        return
     process, environment = start(way)
     try:
         yield environment
@@ -78,8 +91,8 @@ def opened(way: Way) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def led(way: Way | None) -> Iterator[None]:
-    """Lead this process and those that it starts, while the block runs; without a bastion, nowhere."""
-    if way is None or os.environ.get(MARK) == way.bastion:
+    """Lead this process and those that it starts, while the block runs."""
+    if way is None or os.environ.get(MARK, "") == way.bastion != "":
         yield
         return
     before = dict(os.environ)

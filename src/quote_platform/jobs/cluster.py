@@ -21,7 +21,7 @@ class Cluster(BaseModel):
     kubeconfig: str = ""
     # Namespace of its Prometheus; empty where it has none.
     monitoring: str = ""
-    # By which bastion it is reached, if by one.
+    # By which bastion it is reached, if by one, or past which proxy.
     way: bastion.Way | None = None
     # Why the name is only that of the inventory.
     unknown: str = ""
