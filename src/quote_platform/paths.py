@@ -1,6 +1,8 @@
 """Where things live on this machine: the checkout, the caches, the state of labs."""
 
+import contextlib
 import os
+import threading
 from pathlib import Path
 
 
@@ -33,3 +35,16 @@ def lab(name: str) -> Path:
 def vault_password(cluster: str) -> Path:
     """Return where the password of Vault's keys lies by default, apart from them."""
     return Path.home() / ".config" / "quote-platform" / f"{cluster}.vault-password"
+
+
+def secret(file: Path, value: str) -> str:
+    """Return what a secret's file has; one that is missing gets the value, whole, whoever else makes it now."""
+    if not file.exists():
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_native_id()}")
+        own.touch(mode=0o600)
+        own.write_text(f"{value}\n")
+        with contextlib.suppress(FileExistsError):
+            file.hardlink_to(own)
+        own.unlink()
+    return file.read_text().strip()

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -432,3 +434,18 @@ def test_the_first_answer_is_timed_and_told(checkout: Path, monkeypatch: pytest.
     (home / "acme").mkdir()
     (home / "acme" / "roots.pem").touch()
     assert f"--cacert {home}/acme/roots.pem" in "\n".join(application.summary(lab))
+
+
+def test_a_secret_that_several_make_at_once_is_one(tmp_path: Path) -> None:
+    """As machines of a lab start side by side, each with the account of all."""
+    file, start = tmp_path / "folder" / "secret", threading.Barrier(16)
+
+    def make(number: int) -> str:
+        start.wait()
+        return paths.secret(file, f"{number:04d}" * 16)
+
+    with ThreadPoolExecutor(16) as pool:
+        made = set(pool.map(make, range(16)))
+    assert made == {file.read_text().strip()}
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(file.parent.iterdir()) == [file]

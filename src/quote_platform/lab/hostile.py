@@ -116,10 +116,7 @@ def registries() -> dict[str, str]:
 
 def _secret(file: Path) -> str:
     """Return a password that is made once, of letters and digits, since the proxy knows no others."""
-    if not file.is_file():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_hex(12))
-    return file.read_text()
+    return paths.secret(file, secrets.token_hex(12))
 
 
 def prepare(lab: Lab, home: Path) -> None:
