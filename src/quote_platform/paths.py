@@ -38,7 +38,7 @@ def vault_password(cluster: str) -> Path:
 
 
 def secret(file: Path, value: str) -> str:
-    """Return what a secret's file has; one that is missing gets the value, whole, whoever else makes it now."""
+    """Return what a secret's file has; a missing one gets the value, whole, whoever else makes it too."""
     if not file.exists():
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         own = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_native_id()}")
