@@ -85,6 +85,15 @@ def test_commands_of_quote_platform_exist(page: Path) -> None:
 
 
 @pages
+def test_tables_are_in_one_piece(page: Path) -> None:
+    """Rows that do not follow a heading with its line of dashes are shown as text."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    tables = re.findall(r"(?m)^\|.*\n(?:\|.*(?:\n|\Z))*", text)
+    broken = [table for table in tables if not re.match(r"\|.*\n\|[ :|-]+\|(\n|\Z)", table)]
+    assert not broken, broken[0]
+
+
+@pages
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if re.match(r"https?://", target):
