@@ -53,8 +53,8 @@ class PlatformSecretDetector(RegexBasedDetector):
 
 
 def git(*arguments: str) -> bytes:
-    """Return what Git says in the repository."""
-    return subprocess.run(["git", *arguments], cwd=Path.cwd(), capture_output=True, check=True).stdout
+    """Return what Git says in the repository that this is called in."""
+    return subprocess.run(["git", *arguments], capture_output=True, check=True).stdout
 
 
 def files(staged: bool) -> dict[str, bytes]:

@@ -404,9 +404,7 @@ PAST = """
 
 
 @pytest.mark.parametrize("own", [[], ["other.example", ".corp.example"]])
-def test_a_proxy_of_the_controller_is_not_asked_for_the_cluster(
-    server: Bastion, inner: ThreadingHTTPServer, tmp_path: Path, own: list[str]
-) -> None:
+def test_a_proxy_of_the_controller_is_not_asked_for_the_cluster(tmp_path: Path, own: list[str]) -> None:
     (tmp_path / "play.yml").write_text(PAST)
     (tmp_path / "group_vars").symlink_to(ROOT / "group_vars")
     hosts_file = tmp_path / "inventory" / "hosts.yml"

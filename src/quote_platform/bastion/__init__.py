@@ -92,7 +92,7 @@ def opened(way: Way) -> Iterator[dict[str, str]]:
 @contextmanager
 def led(way: Way | None) -> Iterator[None]:
     """Lead this process and those that it starts, while the block runs."""
-    if way is None or os.environ.get(MARK, "") == way.bastion != "":
+    if way is None or (way.bastion and os.environ.get(MARK) == way.bastion):  # none, or it is already
         yield
         return
     before = dict(os.environ)
