@@ -39,6 +39,10 @@ def test_systemd_owns_the_cgroups(host: Host) -> None:
     assert "SystemdCgroup = true" in host.check_output("containerd config dump")
 
 
+def test_containers_are_not_asked_every_second(host: Host) -> None:
+    assert "stats_collect_period = '10s'" in host.check_output("containerd config dump")
+
+
 def test_nothing_is_left_of_the_distributions_runtime(host: Host) -> None:
     assert host.file("/srv/runtime").listdir(), "the node had none"
     states = host.run("dpkg-query --show --showformat '${db:Status-Status}\\n' containerd runc").stdout
