@@ -1,4 +1,4 @@
-"""Filter for what roles show of a password; what it does is in quote_platform.digests."""
+"""Filters for what roles show of a password; what they do is in quote_platform.digests."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from quote_platform import digests
 
 
 class FilterModule:
-    """By which Ansible finds it."""
+    """By which Ansible finds them."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return it by its name."""
-        return {"keyed_digest": digests.keyed}
+        """Return them by their names."""
+        return {"keyed_digest": digests.keyed, "scram_verifier": digests.verifier}

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import hmac
 import json
 import secrets
 import string
@@ -17,6 +16,7 @@ from typing import Annotated
 import typer
 from kubernetes import client
 
+from quote_platform.digests import verifier
 from quote_platform.verify.target import Failed, Target, wait
 
 app = typer.Typer(no_args_is_help=True)
@@ -25,7 +25,6 @@ MOUNT = "/run/secrets/database"
 # Every change of a pod makes its kubelet look at its Secrets, which it does by itself each minute.
 MARK = "quote-platform/secrets-changed"
 LOOK_AGAIN = 10.0  # seconds
-ROUNDS = 4096
 GROUP = ("external-secrets.io", "v1")
 
 
@@ -248,18 +247,6 @@ class Rotation:
     def result(self, started: float, before: str, user: str, older: int) -> Rotated:
         """Return what became of it."""
         return Rotated(before, user, len(self.pods()), round(time.monotonic() - started, 1), older)
-
-
-def verifier(password: str) -> str:
-    """Return what PostgreSQL keeps of a password (SCRAM), always the same for the same one."""
-    salt = hashlib.sha256(f"salt of {password}".encode()).digest()[:16]
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ROUNDS)
-    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
-    parts = [
-        base64.b64encode(part).decode()
-        for part in (salt, stored, hmac.digest(salted, b"Server Key", "sha256"))
-    ]
-    return f"SCRAM-SHA-256${ROUNDS}:{parts[0]}${parts[1]}:{parts[2]}"
 
 
 @contextmanager

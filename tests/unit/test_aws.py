@@ -833,7 +833,13 @@ def test_vault_may_use_its_key_and_the_database_is_closed(strict: Strict) -> Non
         "host": one["Endpoint"]["Address"],
         "port": "5432",
         "secret": one["MasterUserSecret"]["SecretArn"],
+        "networks": [
+            subnet["CidrBlock"]
+            for subnet in boto3.client("ec2").describe_subnets()["Subnets"]
+            if subnet["SubnetId"] in {its["SubnetIdentifier"] for its in one["DBSubnetGroup"]["Subnets"]}
+        ],
     }
+    assert len(made["outputs"]["database"]["networks"]) == 2
     assert not any("MasterUserPassword=" in body.replace("ManageM", "") for body in strict.bodies)
     flows = design.flows(aws.chosen(given(**WIDE)))["database"]
     assert [rule if isinstance(rule, str) else rule.form.format(rule.name) for rule in flows] == [

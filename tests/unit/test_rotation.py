@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from quote_platform import rotation
+from quote_platform import digests, rotation
 from quote_platform.rotation import Rotation, Stuck
 
 PODS = {"quote-app-1": "10.0.0.1", "quote-app-2": "10.0.0.2"}
@@ -282,8 +282,8 @@ def test_an_issuer_that_is_refused_is_told_of(platform: Platform, monkeypatch: p
 
 
 def test_what_is_kept_of_a_password_is_as_postgresql_keeps_it() -> None:
-    kept = rotation.verifier("the-password")
-    assert kept == rotation.verifier("the-password") != rotation.verifier("another")
+    kept = digests.verifier("the-password")
+    assert kept == digests.verifier("the-password") != digests.verifier("another")
     kind, salted, keys = kept.split("$")
     assert kind == "SCRAM-SHA-256"
     rounds, salt = salted.split(":")

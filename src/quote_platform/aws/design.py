@@ -756,6 +756,12 @@ def outputs(of: Design, account: Account, known: dict[Key, Found]) -> dict[str, 
             "host": attribute("database", "main", "address"),
             "port": attribute("database", "main", "port"),
             "secret": attribute("database", "main", "secret"),
+            # Where its name leads to, also after it has moved to another zone.
+            "networks": [
+                one.wanted["cidr"]
+                for one in of.resources
+                if one.kind == "subnet" and one.name.startswith("private-") and of.database.choice == "rds"
+            ],
         },
         "zone": attribute("record", of.dns.hosts[0], "zone") if of.dns.domain else "",
         "name_servers": attribute("zone", of.dns.domain, "servers").split(),

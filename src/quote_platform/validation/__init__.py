@@ -12,7 +12,7 @@ import yaml
 from ansible.errors import AnsibleError
 
 from quote_platform import components
-from quote_platform.validation import admission, choices, gitops, hosts, labels, outbound, specs
+from quote_platform.validation import admission, choices, databases, gitops, hosts, labels, outbound, specs
 
 Variables = dict[str, Any]
 
@@ -99,7 +99,7 @@ def judge(given: Input, together: bool = True) -> list[str]:
         wrong += choices.parameters(values)
         wrong += choices.unobtainable(values)
         wrong += choices.scale(values, nodes)
-        wrong += [*admission.judge(values), *gitops.judge(values)]
+        wrong += [*admission.judge(values), *gitops.judge(values), *databases.judge(values)]
         wrong += choices.accounts(values)
         wrong += choices.issuers(values)
         wrong += choices.receivers(values)

@@ -9,7 +9,8 @@ from quote_platform.images import DEFAULT, registry
 
 Variables = Mapping[str, Any]
 
-# Images of pods in the application's namespace, each with the choice without which it is not there.
+# Images of pods in the application's namespace, each with the choice without which it is not there; those of
+# IN_CLUSTER also need a database in the cluster.
 IMAGES = {
     "quote_app_image": "",
     "postgres_image": "",
@@ -19,6 +20,7 @@ IMAGES = {
     "cert_manager_acmesolver_image": "certificate_issuer",
     "velero_image": "backups_enabled",
 }
+IN_CLUSTER = ("postgres_image", "postgres_operator_image", "postgres_backup_sidecar_image")
 RESOURCES = {
     "postgres_resources": "",
     "postgres_backup_resources": "postgres_backup_enabled",
@@ -31,7 +33,12 @@ def judge(given: Variables) -> list[str]:
     spaces = given.get("admission_namespaces") or []
     if not given.get("admission_enabled") or given.get("application_namespace") not in spaces:
         return []
-    images = {name: str(given.get(name) or "") for name, choice in IMAGES.items() if _chosen(given, choice)}
+    outside = given.get("database") == "external"
+    images = {
+        name: str(given.get(name) or "")
+        for name, choice in IMAGES.items()
+        if _chosen(given, choice) and not (outside and name in IN_CLUSTER)
+    }
     registries = given.get("admission_registries") or []
     wrong = []
     for name, image in images.items():
@@ -54,7 +61,7 @@ def judge(given: Variables) -> list[str]:
                 f"{name}: {image} is refused by admission_latest_action: Deny; "
                 "allowed is a version or a digest"
             )
-    for name in (name for name, choice in RESOURCES.items() if _chosen(given, choice)):
+    for name in (name for name, choice in RESOURCES.items() if _chosen(given, choice) and not outside):
         resources = given.get(name) or {}
         asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
         lacking = [what for what in ("cpu", "memory") if what not in asked]

@@ -82,7 +82,12 @@ def is_target(text: str) -> bool:
 ITEMS: tuple[tuple[str, Callable[[str], object], str, str], ...] = (
     (r".*_namespaces", NAME.fullmatch, "a namespace", "up to 63 of a-z, 0-9 and - (RFC 1123)"),
     (r".*_ports", is_port, "a port", "1 to 65535"),
-    (r".*_cidrs", is_network, "an IPv4 network", "for example 10.0.0.0/8"),
+    (
+        r".*_cidrs|(database|quote_app_database|postgres_external)_networks",
+        is_network,
+        "an IPv4 network",
+        "for example 10.0.0.0/8",
+    ),
     (
         r"control_plane_certificate_sans|monitoring_public_addresses|secrets_delivery_database_hosts",
         is_host,
@@ -287,9 +292,10 @@ def scale(given: Variables, workers: int) -> list[str]:
     """Return which numbers of instances do not go together."""
     wrong = []
     instances, synchronous = given["postgres_instances"], given["postgres_synchronous_replicas"]
-    if synchronous >= instances:
+    inside = given.get("database") != "external"
+    if inside and synchronous >= instances:
         wrong.append(f"postgres_synchronous_replicas: {synchronous}; allowed are 0 to {instances - 1}")
-    if given.get("postgres_spread") == "required" and instances > workers:
+    if inside and given.get("postgres_spread") == "required" and instances > workers:
         wrong.append(
             f"postgres_instances: {instances} need as many workers, there are {workers}; "
             "add workers or set postgres_spread: preferred"

@@ -62,6 +62,7 @@ def run(  # noqa: PLR0917 (options, not positions)
     postgres: Annotated[str, typer.Option(help="Name of PostgreSQL's Cluster.")],
     database: Annotated[str, typer.Option(help="The application's database.")],
     secret: Annotated[str, typer.Option(help="Secret with an account that is delivered from elsewhere.")],
+    outside: Annotated[bool, typer.Option(help="PostgreSQL is outside of the cluster.")] = False,
     cluster: Annotated[str, typer.Option(help="Name of the cluster, for the report.")] = "cluster",
     authority: Annotated[
         str, typer.Option(help="Who must have signed the application's certificate: PEM, or `public`.")
@@ -106,6 +107,7 @@ def run(  # noqa: PLR0917 (options, not positions)
             domain=domain,
             postgres=postgres,
             database=database,
+            outside=outside,
             secret=secret,
             intrusive=intrusive,
             left_out=missing,

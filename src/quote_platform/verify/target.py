@@ -63,6 +63,7 @@ class Target:
     domain: str = ""  # of the cluster's names
     postgres: str = "postgres"  # the Cluster of the application's database, and below the database itself
     database: str = ""
+    outside: bool = False  # whether PostgreSQL is outside of the cluster
     secret: str = ""  # the Secret, and ExternalSecret, with the application's account
     intrusive: bool = False  # whether checks may run that users may notice
     known_alerts: list[str] = field(default_factory=list)  # may fire
