@@ -177,7 +177,7 @@ def test_everything() -> None:
         *("postgres vault", "secrets_delivery deliver", "secrets_delivery verify"),
     ]
     assert found["platform_pruned"] == ["traefik"]
-    assert set(NAMES) - set(found["platform_installed"]) == {"traefik"}
+    assert set(NAMES) - set(found["platform_installed"]) == {"traefik", "external-database"}
     assert found["platform_variants_installed"] == [
         *("postgres-backup", "logging-elasticsearch", "logging-kibana")
     ]
@@ -202,6 +202,8 @@ def test_everything() -> None:
             {"secrets-delivery", "secrets-delivery-csi", "vault-server"},
             set(),
         ),
+        ({"database": "external"}, {"external-database"}, {"postgres", "postgres-backup"}),
+        ({"database": "cloudnative-pg"}, {"postgres", "postgres-backup"}, {"external-database"}),
         ({"certificate_issuer": ""}, set(), {"cert-manager"}),
         ({"certificate_issuer": "letsencrypt-staging"}, {"cert-manager"}, set()),
         ({"backups_enabled": False}, set(), {"velero", "snapshots", "vault-snapshots", "object-store"}),
@@ -231,6 +233,17 @@ def test_the_old_ingress_controller_stays_while_the_new_one_cannot_be_had() -> N
         "ingress-nginx"
         in evaluate(components_unavailable=lacking, ingress_controller="traefik")["platform_pruned"]
     )
+
+
+def test_a_database_is_left_and_used_by_its_own_steps_and_nothing_of_it_is_deleted() -> None:
+    """What deletes it asks the API server first whether a cluster of it stands."""
+    found = evaluate(**CORE, database="external")
+    assert [one for one in steps(found) if one.startswith("postgres ")] == [
+        *("postgres leave", "postgres external", "postgres verify")
+    ]
+    for database in ("external", "cloudnative-pg"):
+        pruned = evaluate(database=database)["platform_pruned"]
+        assert not [name for name in pruned if name.startswith("postgres") or name == "external-database"]
 
 
 def test_what_cannot_be_had_is_not_deleted() -> None:
