@@ -1,9 +1,10 @@
-"""A PostgreSQL outside of the cluster, a real one over TLS: what roles render for its pods is run as it is."""
+"""A PostgreSQL outside of the cluster: what roles render for its pods is run against a real one, over TLS."""
 
 import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,7 +12,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -20,10 +23,12 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
+from api_server import ApiServer, api_server
 from rendering import render
 from test_manifests import mistakes
 
 from quote_platform import certificates
+from quote_platform.component import record
 
 init_plugin_loader()
 ROOT = Path(__file__).resolve().parents[2]
@@ -488,3 +493,174 @@ def test_rds_is_used_without_a_person_who_copies_anything(tmp_path: Path) -> Non
         for name in usual
         if name not in ("database", "database_port") and name.startswith("database") and usual[name]
     ]
+
+
+# --- how it is applied ------------------------------------------------------------------------------------
+
+
+SPACE = "quote-lab"
+JOBS = f"/apis/batch/v1/namespaces/{SPACE}/jobs"
+SECRETS = f"/api/v1/namespaces/{SPACE}/secrets"
+MAPS = f"/api/v1/namespaces/{SPACE}/configmaps"
+CLUSTERS = "/apis/postgresql.cnpg.io/v1/namespaces/quote-lab/clusters"
+DEFINITION = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "clusters.postgresql.cnpg.io"},
+    "spec": {
+        "group": "postgresql.cnpg.io",
+        "names": {"kind": "Cluster", "plural": "clusters"},
+        "scope": "Namespaced",
+        "versions": [
+            {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+        ],
+    },
+}
+
+
+class Platform:
+    """A real API server, the role's own tasks, and somebody who ends Jobs as their controller does."""
+
+    def __init__(self, server: ApiServer, folder: Path, authority: str) -> None:
+        self.server, self.folder = server, folder
+        self.ends, self.seen = "Complete", list[str]()
+        self.given: dict[str, Any] = {
+            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            "cluster_kubeconfig": str(server.kubeconfig(folder / "kubeconfig")),
+            "cluster_secrets_dir": str(folder),
+            "secrets_backend": "",
+            "object_store_endpoint": "https://192.0.2.30:7070",
+            "object_store_ca": "",
+            "cluster_pod_proxy": {},
+            "database": "external",
+            "database_host": "db.quotes.dev",
+            "database_authority": authority,
+            "database_networks": ["192.0.2.0/26"],
+            "postgres_timeout": 20,
+        }
+
+    def play(self, steps: str, status: int = 0, check: bool = False, **more: Any) -> str:
+        """Run a task file of the role."""
+        play = {
+            "hosts": "control_plane",
+            "gather_facts": False,
+            "vars_files": [f"{ROOT}/group_vars/all/{one}.yml" for one in ("main", "versions")],
+            "tasks": [{"ansible.builtin.include_role": {"name": "postgres", "tasks_from": steps}}],
+        }
+        file = self.folder / "play.yml"
+        file.write_text(json.dumps([play]))
+        hosts = self.folder / "hosts.yml"
+        hosts.write_text(
+            json.dumps({"control_plane": {"hosts": {"localhost": {"ansible_host": "192.0.2.11"}}}})
+        )
+        command = ["ansible-playbook", "-i", str(hosts), "-c", "local", str(file), "-v"]
+        command += ["-e", json.dumps(self.given | more), *(["--check", "--diff"] if check else [])]
+        environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        said = done.stdout + done.stderr
+        assert done.returncode == status, said[-4000:]
+        for word in (OF_BOSS, base64.b64encode(OF_BOSS.encode()).decode()):
+            assert word not in said
+        return said
+
+    def secret(self, name: str) -> dict[str, str]:
+        """Return what a Secret holds; of one that is not there, nothing."""
+        data = self.server.ask("GET", f"{SECRETS}/{name}").json().get("data") or {}
+        return {key: base64.b64decode(text).decode() for key, text in data.items()}
+
+    def record(self, component: str, *lines: str) -> None:
+        """Record objects as those of a component."""
+        listing = record.Record(component, None).listing({record.Entry.parse(line) for line in lines})
+        self.server.apply("configmaps", listing)
+
+    def end_jobs(self, stop: Event) -> None:
+        """End each Job, and keep what its pod would have had of the administrator."""
+        kind = "application/merge-patch+json"
+        while not stop.wait(0.2):
+            # As the garbage collector does.
+            for one in self.server.ask("GET", MAPS).json().get("items", []):
+                if "deletionTimestamp" in one["metadata"]:
+                    body = {"metadata": {"finalizers": None}}
+                    self.server.ask("PATCH", f"{MAPS}/{one['metadata']['name']}", body, content=kind)
+            for job in self.server.ask("GET", JOBS).json().get("items", []):
+                if job["status"].get("conditions"):
+                    continue
+                self.seen.append(self.secret("postgres-administrator").get("pg_service.conf", ""))
+                now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                first = "SuccessCriteriaMet" if self.ends == "Complete" else "FailureTarget"
+                conditions = [
+                    {"type": kind, "status": "True", "lastTransitionTime": now, "lastProbeTime": now}
+                    for kind in (first, self.ends)
+                ]
+                state = {"startTime": now, "conditions": conditions}
+                state |= {"completionTime": now, "succeeded": 1} if self.ends == "Complete" else {}
+                path = f"{JOBS}/{job['metadata']['name']}/status"
+                answer = self.server.ask("PATCH", path, {"status": state}, content=kind)
+                assert answer.is_success, answer.text
+
+
+@pytest.fixture(scope="module")
+def platform(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with api_server(tmp_path_factory.mktemp("api")) as running:
+        made = Platform(running, tmp_path_factory.mktemp("secrets"), server.authority)
+        stop = Event()
+        thread = Thread(target=made.end_jobs, args=[stop], daemon=True)
+        thread.start()
+        yield made
+        stop.set()
+        thread.join()
+
+
+def test_the_administrator_is_known_to_the_cluster_while_the_job_runs_and_not_longer(
+    platform: Platform,
+) -> None:
+    assert re.search(r"changed=[1-9]", platform.play("external", check=True, **ADMINISTRATOR))
+    assert platform.seen == [] and platform.server.ask("GET", SECRETS).json().get("items", []) == []
+    platform.play("external", **ADMINISTRATOR)
+    assert platform.seen == [f"[administrator]\nuser=boss\npassword={OF_BOSS}\n"]
+    assert platform.secret("postgres-administrator") == {}
+    # A password that nobody gave was made, and is what the application has.
+    password = (platform.folder / "database-password").read_text()
+    assert len(password) == 40
+    assert platform.secret("quote-app-database") == {"username": "quotes", "password": password}
+    assert password not in platform.secret("postgres-account")["account.sql"]
+    again = platform.play("external", **ADMINISTRATOR)
+    assert "changed=0" in again and len(platform.seen) == 1
+    # AWS replaces the administrator's password, which is no reason.
+    platform.play("external", **ADMINISTRATOR | {"database_administrator_password": "replaced"})
+    assert len(platform.seen) == 1
+
+
+def test_a_job_that_fails_leaves_no_administrator_and_is_run_again(platform: Platform) -> None:
+    before, platform.ends = len(platform.seen), "Failed"
+    said = platform.play("external", 2, **ADMINISTRATOR, database_password=PASSWORD)
+    assert "postgres-account failed. The reason is in" in said
+    assert platform.secret("postgres-administrator") == {}
+    platform.ends = "Complete"
+    platform.play("external", **ADMINISTRATOR, database_password=PASSWORD)
+    assert len(platform.seen) == before + 2
+    assert platform.secret("quote-app-database")["password"] == PASSWORD
+
+
+def test_a_database_that_stands_in_the_cluster_is_left_by_a_word_only(platform: Platform) -> None:
+    own = ADMINISTRATOR | {"database_password": PASSWORD}
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}}
+    platform.server.apply("namespaces", space)
+    platform.server.apply("customresourcedefinitions", DEFINITION)
+    metadata = {"name": "postgres", "namespace": SPACE}
+    thing = {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": metadata}
+    until(lambda: platform.server.ask("POST", CLUSTERS, thing).is_success)
+    operator = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "operator", "namespace": SPACE}}
+    platform.server.apply("configmaps", operator)
+    platform.record("postgres-operator", "v1 ConfigMap quote-lab/operator")
+    for steps in ("leave", "external"):
+        said = platform.play(steps, 2, **own)
+        assert "database_moved: true" in said and "Nothing was touched" in said
+    said = platform.play("external", **own, database_moved=True)
+    assert "kubectl --namespace quote-lab delete cluster.postgresql.cnpg.io postgres" in said
+    assert platform.server.ask("GET", f"{CLUSTERS}/postgres").is_success
+    kept = f"{MAPS}/operator"
+    assert platform.server.ask("GET", kept).is_success, "one that stands needs its operator"
+    assert platform.server.ask("DELETE", f"{CLUSTERS}/postgres").is_success
+    platform.play("external", **own)
+    assert platform.server.ask("GET", kept).status_code == 404
