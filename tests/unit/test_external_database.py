@@ -561,7 +561,7 @@ class Platform:
         assert done.returncode == status, said[-4000:]
         for word in (OF_BOSS, base64.b64encode(OF_BOSS.encode()).decode()):
             assert word not in said
-        return said
+        return " ".join(said.split())
 
     def secret(self, name: str) -> dict[str, str]:
         """Return what a Secret holds; of one that is not there, nothing."""
@@ -578,10 +578,11 @@ class Platform:
         kind = "application/merge-patch+json"
         while not stop.wait(0.2):
             # As the garbage collector does.
-            for one in self.server.ask("GET", MAPS).json().get("items", []):
-                if "deletionTimestamp" in one["metadata"]:
-                    body = {"metadata": {"finalizers": None}}
-                    self.server.ask("PATCH", f"{MAPS}/{one['metadata']['name']}", body, content=kind)
+            for one in self.server.ask("GET", "/api/v1/configmaps").json().get("items", []):
+                its, body = one["metadata"], {"metadata": {"finalizers": None}}
+                if "deletionTimestamp" in its:
+                    path = f"/api/v1/namespaces/{its['namespace']}/configmaps/{its['name']}"
+                    self.server.ask("PATCH", path, body, content=kind)
             for job in self.server.ask("GET", JOBS).json().get("items", []):
                 if job["status"].get("conditions"):
                     continue
