@@ -17,6 +17,9 @@ import boto3
 import botocore.session
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar
 from aws_double import ACCOUNT, IMAGE, Strict, serve
 from aws_rights import DATA, Need, lacking
 from botocore.exceptions import ClientError
@@ -859,6 +862,53 @@ def test_vault_may_use_its_key_and_the_database_is_closed(strict: Strict) -> Non
     assert machine.iam_instance_profile["Arn"].endswith("/quote-vault")
     repository = boto3.client("ecr").describe_repositories()["repositories"][0]
     assert made["outputs"]["repositories"] == {"quote-app": repository["repositoryUri"]}
+
+
+def told(made: dict[str, Any], folder: Path, *names: str, **own: Any) -> dict[str, Any]:
+    """Return what inventories/aws tells the platform of what was made, with the roles' defaults."""
+    init_plugin_loader()
+    loader = DataLoader()
+    context: dict[str, Any] = {
+        "inventory_dir": str(folder),
+        "playbook_dir": str(folder),
+        "groups": {"vault": ["vault-1"]},
+    }
+    for file in (
+        "roles/postgres/defaults/main.yml",
+        "roles/postgres/vars/main.yml",
+        "group_vars/all/main.yml",
+        "inventories/aws/group_vars/all/main.yml",
+        "inventories/aws/group_vars/platform/main.yml",
+    ):
+        context |= loader.load_from_file(str(ROOT / file), trusted_as_template=True)
+    templar = Templar(loader=loader, variables=context | {"aws_account_made": made} | own)
+    return {name: templar.template((context | own)[name]) for name in names}
+
+
+def test_the_platform_uses_the_database_that_is_made(strict: Strict, tmp_path: Path) -> None:
+    made = apply(**WIDE)["outputs"]
+    (one,) = boto3.client("rds").describe_db_instances()["DBInstances"]
+    # As AWS makes it; of the double it is a name only.
+    account = {"username": one["MasterUsername"], "password": "of the administrator"}
+    secret = boto3.client("secretsmanager").create_secret(Name="rds!db-1", SecretString=json.dumps(account))
+    made["database"]["secret"] = secret["ARN"]
+    (tmp_path / "rds-bundle.pem").write_text("an authority\n")
+    names = ("database", "database_host", "database_port", "database_networks", "database_authority")
+    names += ("secrets_backend", "database_administrator_secret", "__postgres_administrator_account")
+    found = told(made, tmp_path, *names, aws_database_choice="rds")
+    assert found == {
+        "database": "external",
+        "database_host": one["Endpoint"]["Address"],
+        "database_port": 5432,
+        "database_networks": made["database"]["networks"],
+        "database_authority": "an authority\n",
+        "database_administrator_secret": secret["ARN"],
+        "__postgres_administrator_account": account,
+        "secrets_backend": "",
+    }
+    usual = told(made, tmp_path, *names[:5], "secrets_backend", "database_administrator_secret")
+    assert usual.pop("database") == "cloudnative-pg" and usual.pop("secrets_backend") == "vault"
+    assert usual.pop("database_port") == 5432 and not any(usual.values())
 
 
 def test_destroy_is_killed_and_goes_on(strict: Strict) -> None:

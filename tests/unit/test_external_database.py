@@ -20,9 +20,6 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
-from ansible.template import Templar
 from api_server import ApiServer, api_server
 from rendering import render
 from test_manifests import mistakes
@@ -30,7 +27,6 @@ from test_manifests import mistakes
 from quote_platform import certificates
 from quote_platform.component import record
 
-init_plugin_loader()
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "apps/quote-app"
 PASSWORD = "of-the-application"  # noqa: S105
@@ -446,53 +442,6 @@ def test_a_dump_is_made_over_tls_that_is_verified(rendered: Rendered, server: Se
         )
         assert (done.returncode == 0) is right, done.stderr
         assert ("certificate verify failed" in done.stderr) is not right
-
-
-# --- AWS --------------------------------------------------------------------------------------------------
-
-
-MADE = {
-    "host": "db.rds.amazonaws.com",
-    "port": "5432",
-    "secret": "arn:aws:secretsmanager:eu-west-1:111111111111:secret:rds!db-1",
-    "networks": ["10.0.64.0/20"],
-}
-
-
-def of_aws(tmp_path: Path, **own: Any) -> dict[str, Any]:
-    """Return what inventories/aws tells the platform of the database."""
-    loader = DataLoader()
-    context: dict[str, Any] = {
-        "groups": {"vault": ["vault-1"]},
-        "inventory_dir": str(tmp_path),
-        "playbook_dir": "/nowhere",
-    }
-    for file in (
-        "group_vars/all/main.yml",
-        *(f"inventories/aws/group_vars/{one}/main.yml" for one in ("all", "platform")),
-    ):
-        context |= loader.load_from_file(str(ROOT / file), trusted_as_template=True)
-    context |= {"aws_account_made": {"database": MADE}, **own}
-    templar = Templar(loader=loader, variables=context)
-    names = [name for name in context if name.startswith("database")]
-    return {name: templar.template(context[name]) for name in [*names, "secrets_backend"]}
-
-
-def test_rds_is_used_without_a_person_who_copies_anything(tmp_path: Path) -> None:
-    (tmp_path / "rds-bundle.pem").write_text("an authority\n")
-    found = of_aws(tmp_path, aws_database_choice="rds")
-    assert found["database"] == "external" and found["secrets_backend"] == ""
-    assert (found["database_host"], found["database_port"]) == ("db.rds.amazonaws.com", 5432)
-    assert found["database_networks"] == ["10.0.64.0/20"]
-    assert found["database_authority"] == "an authority\n"
-    assert found["database_administrator_secret"] == MADE["secret"]
-    usual = of_aws(tmp_path)
-    assert usual["database"] == "cloudnative-pg" and usual["secrets_backend"] == "vault"
-    assert not [
-        name
-        for name in usual
-        if name not in ("database", "database_port") and name.startswith("database") and usual[name]
-    ]
 
 
 # --- how it is applied ------------------------------------------------------------------------------------
