@@ -20,6 +20,7 @@ FOLDERS = "apps|bench|docs|group_vars|inventories|lab|molecule|playbooks|roles|s
 GENERATED = {
     "inventories/lab/group_vars/platform/mirror.yml",
     "inventories/aws/group_vars/all/outputs.yml",
+    "inventories/aws/rds-bundle.pem",
     "inventories/fleet.yml",
     "inventories/vm",
 }

@@ -373,6 +373,25 @@ def instances(target: FakeTarget, *roles: str) -> None:
     target.core.list_namespaced_pod = lambda *_, **__: Fake(items=pods)
 
 
+@pytest.mark.parametrize(
+    "check", [checks.archive, checks.replication, checks.row_on_replicas, backups.base_backup]
+)
+def test_what_is_up_to_the_owner_of_a_database_outside_is_not_run(
+    target: FakeTarget, check: checks.CheckFunction
+) -> None:
+    """Nobody is asked: there is no API of the operator, and an error would be a failure."""
+    target.outside = True
+    result = cli.run_check("it", check, target)
+    assert result.status == "not run"
+    assert result.detail.startswith("PostgreSQL is outside of the cluster (database: external): its owner ")
+    target.outside = False
+    assert cli.run_check("it", check, target).status == "failed"
+
+
+def test_the_playbook_tells_where_the_database_is() -> None:
+    assert "--outside" in told("--extra-vars", "database=external")
+
+
 def test_a_row_is_looked_for_on_every_replica(target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
