@@ -40,7 +40,7 @@ TEMPLATES = {
     "scrape": "monitoring/templates/scrape.yaml.j2",
     "grafana": "grafana/templates/grafana.yaml.j2",
 }
-ADMINISTRATOR = {"database_administrator": "boss", "database_administrator_password": OF_BOSS}
+ADMINISTRATOR: dict[str, Any] = {"database_administrator": "boss", "database_administrator_password": OF_BOSS}
 
 
 class Server:
@@ -542,7 +542,7 @@ class Platform:
                     {"type": kind, "status": "True", "lastTransitionTime": now, "lastProbeTime": now}
                     for kind in (first, self.ends)
                 ]
-                state = {"startTime": now, "conditions": conditions}
+                state: dict[str, Any] = {"startTime": now, "conditions": conditions}
                 state |= {"completionTime": now, "succeeded": 1} if self.ends == "Complete" else {}
                 path = f"{JOBS}/{job['metadata']['name']}/status"
                 answer = self.server.ask("PATCH", path, {"status": state}, content=kind)
