@@ -205,11 +205,13 @@ def unit(proof: bool) -> list[Step]:
     command = ["pytest", "tests/unit"]
     if not proof:
         command += ["-m", "not proof"]
+    # Tests in Python run the application too.
+    steps = []
+    if APP.is_dir() and not (APP / "node_modules").is_dir():
+        steps.append(Step("unit", "npm-ci", ["npm", "ci", "--no-fund", "--no-audit"], 5, cwd=APP))
     # Beside Molecule and the end-to-end tests they take as long as those.
-    steps = [Step("unit", "python", command, 60, reports=True)]
+    steps.append(Step("unit", "python", command, 60, reports=True))
     if APP.is_dir():
-        if not (APP / "node_modules").is_dir():
-            steps.append(Step("unit", "npm-ci", ["npm", "ci", "--no-fund", "--no-audit"], 5, cwd=APP))
         steps.append(Step("unit", "quote-app", ["npm", "test"], 10, cwd=APP))
     return steps
 
