@@ -444,6 +444,23 @@ def test_a_dump_is_made_over_tls_that_is_verified(rendered: Rendered, server: Se
         assert ("certificate verify failed" in done.stderr) is not right
 
 
+@pytest.mark.parametrize("playbook", ["restore-postgres.yml", "restore-drill.yml", "rotate-secrets.yml"])
+def test_what_needs_a_database_of_the_cluster_refuses(playbook: str, tmp_path: Path) -> None:
+    own = {"database": "external", "secrets_backend": "", "cluster_secrets_dir": str(tmp_path)}
+    command = [
+        "ansible-playbook",
+        "-i",
+        "inventories/production",
+        f"playbooks/{playbook}",
+        "-e",
+        json.dumps(own),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 2 and "Refuse where the database is outside of the cluster" in said
+    assert "database: external" in said and "changed=0" in said
+
+
 # --- how it is applied ------------------------------------------------------------------------------------
 
 
@@ -508,7 +525,7 @@ class Platform:
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
         assert done.returncode == status, said[-4000:]
-        for word in (OF_BOSS, base64.b64encode(OF_BOSS.encode()).decode()):
+        for word in (OF_BOSS, base64.b64encode(OF_BOSS.encode()).decode(), PASSWORD):
             assert word not in said
         return " ".join(said.split())
 

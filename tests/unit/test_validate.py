@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,7 +37,7 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from plugins.modules import probe_node
-from quote_platform import quantities, validation
+from quote_platform import certificates, quantities, validation
 from quote_platform.validation import call, capacity, nodes, sources, specs, task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,6 +144,29 @@ def test_there_are_enough_cases() -> None:
 
 def test_right_input_passes(tmp_path: Path) -> None:
     assert validation.judge(given(inventory(tmp_path / "right", {}))) == []
+
+
+def test_a_database_outside_passes_while_its_authority_is_valid(tmp_path: Path) -> None:
+    certificates.make(tmp_path / "ca", "ca", [], 10, issuer=None, is_ca=True)
+    certificates.make(tmp_path / "old", "old", [], 0, issuer=None, is_ca=True)
+    valid, old = ((tmp_path / f"{name}.crt").read_text() for name in ("ca", "old"))
+    own = {"database": "external", "database_host": "db.quotes.dev", "database_networks": ["10.0.3.0/24"]}
+    for number, (account, said) in enumerate(
+        (
+            ({"database_password": "secret"}, []),
+            ({"secrets_backend": "aws-secrets-manager"}, []),
+            ({"database_administrator": "boss", "database_administrator_password": "secret"}, []),
+            # None of them is there, and nothing is said of it.
+            ({"database_password": "secret", "postgres_instances": 5}, []),
+            ({"database_password": "secret", "database_authority": f"{old}{valid}"}, []),
+            (
+                {"database_password": "secret", "database_authority": old},
+                [f"database_authority: ended on {datetime.now(UTC):%Y-%m-%d}; allowed is one that is valid"],
+            ),
+        )
+    ):
+        case = {"vars": own | {"database_authority": valid} | account}
+        assert validation.judge(given(inventory(tmp_path / str(number), case))) == said
 
 
 @pytest.mark.parametrize(
