@@ -150,21 +150,22 @@ def test_a_database_outside_passes_while_its_authority_is_valid(tmp_path: Path) 
     certificates.make(tmp_path / "ca", "ca", [], 10, issuer=None, is_ca=True)
     certificates.make(tmp_path / "old", "old", [], 0, issuer=None, is_ca=True)
     valid, old = ((tmp_path / f"{name}.crt").read_text() for name in ("ca", "old"))
-    own = {"database": "external", "database_host": "db.quotes.dev", "database_networks": ["10.0.3.0/24"]}
-    for number, (account, said) in enumerate(
-        (
-            ({"database_password": "secret"}, []),
-            ({"secrets_backend": "aws-secrets-manager"}, []),
-            ({"database_administrator": "boss", "database_administrator_password": "secret"}, []),
-            # None of them is there, and nothing is said of it.
-            ({"database_password": "secret", "postgres_instances": 5}, []),
-            ({"database_password": "secret", "database_authority": f"{old}{valid}"}, []),
-            (
-                {"database_password": "secret", "database_authority": old},
-                [f"database_authority: ended on {datetime.now(UTC):%Y-%m-%d}; allowed is one that is valid"],
-            ),
-        )
-    ):
+    own: dict[str, Any] = {
+        "database": "external",
+        "database_host": "db.quotes.dev",
+        "database_networks": ["10.0.3.0/24"],
+    }
+    ended = f"database_authority: ended on {datetime.now(UTC):%Y-%m-%d}; allowed is one that is valid"
+    cases: list[tuple[dict[str, Any], list[str]]] = [
+        ({"database_password": "secret"}, []),
+        ({"secrets_backend": "aws-secrets-manager"}, []),
+        ({"database_administrator": "boss", "database_administrator_password": "secret"}, []),
+        # None of them is there, and nothing is said of it.
+        ({"database_password": "secret", "postgres_instances": 5}, []),
+        ({"database_password": "secret", "database_authority": f"{old}{valid}"}, []),
+        ({"database_password": "secret", "database_authority": old}, [ended]),
+    ]
+    for number, (account, said) in enumerate(cases):
         case = {"vars": own | {"database_authority": valid} | account}
         assert validation.judge(given(inventory(tmp_path / str(number), case))) == said
 
