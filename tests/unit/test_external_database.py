@@ -230,15 +230,18 @@ def test_objects_fit_and_reach_the_database_and_nothing_else(rendered: Rendered,
 
 def test_the_secrets_have_the_names_and_keys_that_the_application_mounts(rendered: Rendered) -> None:
     found = rendered.objects("application", "external")
-    assert secret(found, "quote-app-database") == {"username": "quotes", "password": PASSWORD}
-    assert set(secret(found, "quote-app-database-authority")) == {"ca.crt"}
+    assert secret(found, "external-database") == {"username": "quotes", "password": PASSWORD}
+    assert set(secret(found, "external-database-authority")) == {"ca.crt"}
     pod = pod_of(found["Deployment", "quote-app"])
     mounted = {one["name"]: one["secret"] for one in pod["volumes"]}
     assert {name: one["secretName"] for name, one in mounted.items()} == {
-        "database": "quote-app-database",
-        "database-ca": "quote-app-database-authority",
+        "database": "external-database",
+        "database-ca": "external-database-authority",
     }
-    assert ("Secret", "quote-app-database") not in rendered.objects("delivered"), "External Secrets makes it"
+    delivered = rendered.objects("delivered")
+    assert not {("Secret", "external-database"), ("Secret", "quote-app-database")} & set(delivered), (
+        "External Secrets makes it"
+    )
 
 
 def test_a_database_in_the_cluster_is_reached_as_before(rendered: Rendered) -> None:
@@ -376,7 +379,7 @@ def status(address: str, path: str) -> int:
 def application(rendered: Rendered, folder: Path, **data: str) -> Container:
     """Return the application's container, but for what a Secret holds."""
     objects = rendered.objects("application", "external")
-    for name, key in (("quote-app-database", "password"), ("quote-app-database-authority", "ca.crt")):
+    for name, key in (("external-database", "password"), ("external-database-authority", "ca.crt")):
         if key in data:
             objects["Secret", name]["data"][key] = base64.b64encode(data[key].encode()).decode()
     return container(folder, pod_of(objects["Deployment", "quote-app"]), objects)
@@ -429,7 +432,7 @@ def test_a_dump_is_made_over_tls_that_is_verified(rendered: Rendered, server: Se
     for authority, right in ((server.authority, True), (server.stranger, False)):
         objects = rendered.objects("external", "dump")
         text = base64.b64encode(authority.encode()).decode()
-        objects["Secret", "quote-app-database-authority"]["data"]["ca.crt"] = text
+        objects["Secret", "external-database-authority"]["data"]["ca.crt"] = text
         pod = pod_of(objects["CronJob", "postgres-dump"])
         (dump,) = (one for one in pod["initContainers"] if one["name"] == "dump")
         started = container(tmp_path / str(right), pod | {"containers": [dump]}, objects)
@@ -590,7 +593,7 @@ def test_the_administrator_is_known_to_the_cluster_while_the_job_runs_and_not_lo
     # A password that nobody gave was made, and is what the application has.
     password = (platform.folder / "database-password").read_text()
     assert len(password) == 40
-    assert platform.secret("quote-app-database") == {"username": "quotes", "password": password}
+    assert platform.secret("external-database") == {"username": "quotes", "password": password}
     assert password not in platform.secret("postgres-account")["account.sql"]
     again = platform.play("external", **ADMINISTRATOR)
     assert "changed=0" in again and len(platform.seen) == 1
@@ -607,7 +610,7 @@ def test_a_job_that_fails_leaves_no_administrator_and_is_run_again(platform: Pla
     platform.ends = "Complete"
     platform.play("external", **ADMINISTRATOR, database_password=PASSWORD)
     assert len(platform.seen) == before + 2
-    assert platform.secret("quote-app-database")["password"] == PASSWORD
+    assert platform.secret("external-database")["password"] == PASSWORD
 
 
 def test_a_database_that_stands_in_the_cluster_is_left_by_a_word_only(platform: Platform) -> None:
