@@ -2,12 +2,8 @@
 
 import copy
 import json
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from jinja2 import Environment, FileSystemLoader
+from postgres_server import PostgresServer, started
 
 from quote_platform import drill
 
@@ -34,32 +31,12 @@ insert into words values ('a <b> & "c"'), ('d');
 MOMENT = "2026-11-01 12:03:30Z"
 
 
-class Server:
-    """A PostgreSQL of this machine, with a database for each side."""
+class Server(PostgresServer):
+    """One with a database for each side."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        self.programs, self.folder = programs, folder
-        # It refuses to run as root.
-        self.prefix = ["runuser", "-u", "postgres", "--"] if shutil.which("runuser") else []
-        if self.prefix:
-            shutil.chown(folder, "postgres")
-        data = ("--pgdata", str(folder / "data"))
-        self.call("initdb", *data, "--auth=trust", "--no-sync", "--username=postgres", "--locale=C.UTF-8")
-        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-        self.data = data
-        self.call("pg_ctl", *data, "--wait", "--silent", "--log", str(folder / "log"), "-o", options, "start")
-
-    def call(self, program: str, *arguments: str) -> str:
-        command = [*self.prefix, str(self.programs / program), *arguments]
-        environment = os.environ | {"PGTZ": "UTC"}
-        done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def sql(self, database: str, *statements: str) -> str:
-        given = [word for one in statements for word in ("--command", one)]
-        base = ("--host", str(self.folder), "--username", "postgres", "--dbname", database)
-        return self.call("psql", "-XAtq", *base, "--set=ON_ERROR_STOP=1", *given)
+        super().__init__(programs, folder)
+        self.start("-c listen_addresses=")
 
     def figures(self, database: str) -> dict[str, Any]:
         """Return what the drill reads, by the words of its own command behind the connection."""
@@ -73,27 +50,17 @@ class Server:
         variables = yaml.safe_load((ROOT / "roles" / "postgres" / "vars" / "main.yml").read_text())
         words = shlex.split(variables["__postgres_drill_psql"])
         words = words[words.index("--single-transaction") :]
-        base = ("--host", str(self.folder), "--username", "postgres", "--dbname", database)
-        found: dict[str, Any] = json.loads(self.call("psql", "-XAtq", *base, *words, text))
+        found: dict[str, Any] = json.loads(self.psql(database, *words, text))
         return found
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        pytest.skip("no PostgreSQL server here: install the package postgresql")
-    # Not below pytest's own folder, which nobody else may enter.
-    folder = Path(tempfile.mkdtemp(prefix="drill-"))
-    made = Server(found[-1].parent, folder)
-    try:
+    with started(Server) as made:
         for name in ("running", "restored"):
             made.sql("postgres", f"create database {name}")
             made.sql(name, TABLES)
         yield made
-    finally:
-        made.call("pg_ctl", *made.data, "--mode=immediate", "stop")
-        shutil.rmtree(folder)
 
 
 def test_rows_are_counted_and_summed_up_to_a_moment(server: Server) -> None:

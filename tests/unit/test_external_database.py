@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -21,6 +20,7 @@ import httpx
 import pytest
 import yaml
 from api_server import ApiServer, api_server
+from postgres_server import PostgresServer, started
 from rendering import render
 from test_manifests import mistakes
 
@@ -43,48 +43,23 @@ TEMPLATES = {
 ADMINISTRATOR: dict[str, Any] = {"database_administrator": "boss", "database_administrator_password": OF_BOSS}
 
 
-class Server:
+class Server(PostgresServer):
     """A PostgreSQL of this machine that lets nobody in but over TLS with a password, or by its own socket."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        self.programs, self.folder = programs, folder
-        # It refuses to run as root.
-        self.prefix = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
         for name, path in (("authority", "ca"), ("stranger", "other")):
             certificates.make(folder / path, name, [], 10, issuer=None, is_ca=True)
         self.authority, self.stranger = ((folder / f"{one}.crt").read_text() for one in ("ca", "other"))
         for name in ("localhost", "elsewhere"):
             issuer = certificates.load(folder / "ca")
             certificates.make(folder / name, name, [name], 10, issuer=issuer, is_ca=False)
-        if self.prefix:
-            for one in (folder, *folder.iterdir()):
-                shutil.chown(one, "postgres")
+        super().__init__(programs, folder)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.data = ("--pgdata", str(folder / "data"))
-        self.call(
-            "initdb", *self.data, "--auth=trust", "--no-sync", "--username=postgres", "--locale=C.UTF-8"
-        )
         (folder / "data/pg_hba.conf").write_text(HBA)
         shown = f"-c ssl=on -c ssl_cert_file={folder}/localhost.crt -c ssl_key_file={folder}/localhost.key"
-        place = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={folder}"
-        options = f"{place} {shown} -c fsync=off -c log_statement=all"
-        log = str(folder / "log")
-        self.call("pg_ctl", *self.data, "--wait", "--silent", "--log", log, "-o", options, "start")
-
-    def call(self, program: str, *arguments: str) -> str:
-        command = [*self.prefix, str(self.programs / program), *arguments]
-        done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def sql(self, statement: str, database: str = "postgres") -> str:
-        """Ask as a superuser, over the socket."""
-        where = ("--host", str(self.folder), "--port", str(self.port), "--username", "postgres")
-        return self.call(
-            "psql", "-XAtq", *where, "--set=ON_ERROR_STOP=1", f"--dbname={database}", f"--command={statement}"
-        ).strip()
+        self.start(f"-c listen_addresses=127.0.0.1 {shown} -c log_statement=all")
 
     @contextlib.contextmanager
     def showing(self, name: str) -> Iterator[None]:
@@ -107,19 +82,10 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        pytest.skip("no PostgreSQL server here: install the package postgresql")
-    # Not below pytest's own folder, which nobody else may enter.
-    folder = Path(tempfile.mkdtemp(prefix="external-"))
-    made = Server(found[-1].parent, folder)
-    try:
+    with started(Server) as made:
         # What a managed service gives: no superuser.
-        made.sql(f"create role boss login createrole createdb password $${OF_BOSS}$$")
+        made.sql("postgres", f"create role boss login createrole createdb password $${OF_BOSS}$$")
         yield made
-    finally:
-        made.call("pg_ctl", *made.data, "--mode=immediate", "stop")
-        shutil.rmtree(folder)
 
 
 Objects = dict[tuple[str, str], dict[str, Any]]
@@ -310,17 +276,19 @@ def test_the_account_is_made_with_no_more_rights_than_it_needs(
     rendered: Rendered, server: Server, tmp_path: Path
 ) -> None:
     rights = "rolcanlogin, rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls"
-    assert server.sql(f"select {rights} from pg_roles where rolname = 'quotes'") == "t|f|f|f|f|f"  # noqa: S608
+    assert server.sql("postgres", f"select {rights} from pg_roles where rolname = 'quotes'") == "t|f|f|f|f|f"  # noqa: S608
     owner = "select rolname from pg_database join pg_roles on pg_roles.oid = datdba where datname = 'quotes'"
-    assert server.sql(owner) == "quotes"
-    assert server.sql("select has_database_privilege('public', 'quotes', 'connect')") == "f"
+    assert server.sql("postgres", owner) == "quotes"
+    assert server.sql("postgres", "select has_database_privilege('public', 'quotes', 'connect')") == "f"
     held = "select count(*) from pg_auth_members where member = 'quotes'::regrole"
-    assert server.sql(held) == "0"
-    assert server.sql("select pg_has_role('boss', 'quotes', 'usage')") == "f", "the administrator keeps none"
-    before = server.sql("select rolpassword from pg_authid where rolname = 'quotes'")
+    assert server.sql("postgres", held) == "0"
+    assert server.sql("postgres", "select pg_has_role('boss', 'quotes', 'usage')") == "f", (
+        "the administrator keeps none"
+    )
+    before = server.sql("postgres", "select rolpassword from pg_authid where rolname = 'quotes'")
     again = make_account(rendered, server, tmp_path / "again")
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
-    assert server.sql("select rolpassword from pg_authid where rolname = 'quotes'") == before
+    assert server.sql("postgres", "select rolpassword from pg_authid where rolname = 'quotes'") == before
     written = (server.folder / "log").read_text()
     assert "alter role quotes login password 'SCRAM-SHA-256$" in written
     assert (
@@ -332,15 +300,15 @@ def test_the_account_is_made_with_no_more_rights_than_it_needs(
 def test_what_is_somebody_elses_is_refused_and_left_alone(
     rendered: Rendered, server: Server, tmp_path: Path
 ) -> None:
-    server.sql("create role strong createdb")
-    server.sql("create database theirs")
+    server.sql("postgres", "create role strong createdb")
+    server.sql("postgres", "create database theirs")
     for which, said in (
         ("strong", "the account strong is there and may do more than an application should"),
         ("theirs", "the database theirs is there and is not of quotes"),
     ):
         done = make_account(rendered, server, tmp_path / which, which)
         assert done.returncode != 0 and said in done.stderr
-    assert server.sql("select rolcanlogin from pg_roles where rolname = 'strong'") == "f"
+    assert server.sql("postgres", "select rolcanlogin from pg_roles where rolname = 'strong'") == "f"
 
 
 @contextlib.contextmanager
@@ -399,10 +367,10 @@ def test_the_application_connects_over_tls_that_is_verified(
         over = (
             "select distinct ssl from pg_stat_ssl join pg_stat_activity using (pid) where usename = 'quotes'"
         )
-        assert server.sql(over) == "t"
-    assert server.sql("select count(*) from quotes where text = 'from outside'", "quotes") == "1"
+        assert server.sql("postgres", over) == "t"
+    assert server.sql("quotes", "select count(*) from quotes where text = 'from outside'") == "1"
     assert (
-        server.sql("select distinct tableowner from pg_tables where schemaname = 'public'", "quotes")
+        server.sql("quotes", "select distinct tableowner from pg_tables where schemaname = 'public'")
         == "quotes"
     )
 

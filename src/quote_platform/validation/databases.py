@@ -13,16 +13,14 @@ from quote_platform.validation.hosts import DNS_NAME, is_address
 
 Variables = Mapping[str, Any]
 
-# What has no meaning but with database: external.
-OF_EXTERNAL = (
-    "database_host",
-    "database_authority",
-    "database_networks",
+OF_ACCOUNT = (
     "database_password",
     "database_administrator",
     "database_administrator_password",
     "database_administrator_secret",
 )
+# What has no meaning but with database: external.
+OF_EXTERNAL = ("database_host", "database_authority", "database_networks", *OF_ACCOUNT)
 ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:\S+")
 
 
@@ -84,8 +82,8 @@ def _authority(given: Variables) -> list[str]:
         found = x509.load_pem_x509_certificates(text.encode())
     except ValueError:
         return ["database_authority: not certificates; allowed is PEM text"]
-    if all(one.not_valid_after_utc < datetime.now(UTC) for one in found):
-        last = max(one.not_valid_after_utc for one in found)
+    last = max(one.not_valid_after_utc for one in found)
+    if last < datetime.now(UTC):
         return [f"database_authority: ended on {last:%Y-%m-%d}; allowed is one that is valid"]
     return []
 
@@ -105,7 +103,7 @@ def _account(given: Variables) -> list[str]:
         return [
             f"{one}: set, and secrets_backend {backend} delivers the account, which you make; allowed is "
             "empty"
-            for one in OF_EXTERNAL[3:]
+            for one in OF_ACCOUNT
             if given.get(one)
         ]
     wrong = []

@@ -33,8 +33,7 @@ def judge(newest: datetime | None, schedule: str, since: datetime, next_command:
 
 def base_backup(target: Target) -> Seen:
     """PostgreSQL's newest base backup is as young as its schedule says."""
-    if target.outside:
-        raise NotRun("PostgreSQL is outside of the cluster (database: external): its owner backs it up")
+    target.has_its_database("its owner backs it up")
 
     def read(group: str, plural: str) -> dict[str, Any]:
         return dict(

@@ -210,12 +210,6 @@ def tls(target: Target) -> str:
     return f"{target.host}, {signer}, until {certificate.not_valid_after_utc:%Y-%m-%d}"
 
 
-def _of_the_cluster(target: Target, what: str) -> None:
-    """Refuse to judge what is up to the owner of a database outside of the cluster."""
-    if target.outside:
-        raise NotRun(f"PostgreSQL is outside of the cluster (database: external): {what}")
-
-
 def _instances(target: Target) -> tuple[str, list[str]]:
     """Return the pods of PostgreSQL: the primary and its replicas."""
     pods = target.core.list_namespaced_pod(target.namespace, label_selector="cnpg.io/instanceRole").items
@@ -241,7 +235,7 @@ def _sql(target: Target, pod: str, statement: str) -> str:
 
 def archive(target: Target) -> str:
     """The newest segment of the log that is closed reaches the object store."""
-    _of_the_cluster(target, "its owner archives it")
+    target.has_its_database("its owner archives it")
     primary, _ = _instances(target)
     spec = client.CustomObjectsApi(target.api).get_namespaced_custom_object(
         "postgresql.cnpg.io", "v1", target.namespace, "clusters", target.postgres
@@ -265,7 +259,7 @@ def archive(target: Target) -> str:
 
 def replication(target: Target) -> str:
     """Every replica of PostgreSQL has applied what the primary has written."""
-    _of_the_cluster(target, "its owner replicates it")
+    target.has_its_database("its owner replicates it")
     primary, replicas = _instances(target)
     if not replicas:
         raise Failed("there is no replica", f"kubectl get pods --namespace {target.namespace}")
@@ -283,7 +277,7 @@ def replication(target: Target) -> str:
 @intrusive("adds a quote to the application's database and deletes it again")
 def row_on_replicas(target: Target) -> str:
     """A quote that is added through the public API is read from every replica of PostgreSQL."""
-    _of_the_cluster(target, "its owner replicates it, and nobody here could delete the row")
+    target.has_its_database("its owner replicates it, and nobody here could delete the row")
     word = f"verify {uuid.uuid4().hex}"
     with target.http(target.addresses[-1]) as http:
         answer = target.ask(http, "POST", "/api/quotes", json={"text": word, "author": "verify"})

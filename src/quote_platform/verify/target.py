@@ -94,6 +94,11 @@ class Target:
 
     # --- a namespace of our own ---------------------------------------------------------------------
 
+    def has_its_database(self, else_so: str) -> None:
+        """Raise NotRun where PostgreSQL is outside of the cluster: what its owner does is not judged here."""
+        if self.outside:
+            raise NotRun(f"PostgreSQL is outside of the cluster (database: external): {else_so}")
+
     def open(self) -> None:
         """Make the namespace for the checks' objects; it is held to the strictest level like any other."""
         level = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
