@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from quote_platform.mirror import storage
+
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = {"control_plane": 1, "workers": 3, "object_store": 1, "vault": 1}
 CHOICES = {
@@ -49,6 +51,9 @@ def test_a_dry_run_on_fresh_machines_gets_to_its_end(
     tree = {"platform": {"children": {"kube_nodes": {"children": nodes}, **groups}}}
     (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"children": tree}}))
     choices = CHOICES | own | {"cluster_secrets_dir": f"{tmp_path}/secrets"}
+    choices["component_cache"] = f"{tmp_path}/manifests"  # nothing that an earlier run has fetched
+    if (served := storage.root() / "www/manifests").is_dir():
+        choices["manifest_base_url"] = served.as_uri()
     done = subprocess.run(
         ["ansible-playbook", "-i", tmp_path, f"playbooks/{playbook}", "--check", "-e", json.dumps(choices)],
         cwd=ROOT,
