@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,52 @@ def test_filters_are_loaded_once_and_not_by_the_worker_of_each_task(tmp_path: Pa
     )
     assert done.stdout.count("skipped=3") == 2, done.stdout + done.stderr
     assert loads.read_text() == "once "
+
+
+def play(folder: Path, *tasks: dict[str, Any], **more: Any) -> str:
+    """Run tasks with the settings of this project on two hosts without a connection; return the output."""
+    playbook = folder / "playbook.yml"
+    playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks} | more]))
+    command = ["ansible-playbook", "-i", "one,two,", str(playbook)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_files_of_variables_are_read_once_and_not_for_each_task(tmp_path: Path) -> None:
+    (tmp_path / "own.yml").write_text("own: as it was\n")
+    change = {"content": "own: as it is now\n", "dest": str(tmp_path / "own.yml")}
+    shown = play(
+        tmp_path,
+        {"ansible.builtin.copy": change, "delegate_to": "localhost", "run_once": True},
+        {"ansible.builtin.debug": {"msg": "{{ own }}"}},
+        vars_files=["own.yml", "{{ absent | default('none.yml') }}"],
+    )
+    assert (shown.count("msg: as it was"), shown.count("msg: as it is now")) == (2, 0)
+    assert "as it is now" in (tmp_path / "own.yml").read_text()
+
+
+def test_a_template_is_rendered_as_by_ansibles_own_lookup(tmp_path: Path) -> None:
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates/seen.j2").write_text(
+        "{{ ansible_managed | comment }}\n"
+        "{% if more %}\n{{ more }} {{ of_host }} {{ nested.one }}\n{% endif %}\n"
+    )
+    text = "{{ lookup('%s', 'seen.j2', template_vars={'more': 1}) }}"
+    same = f"{text % 'rendered'} == {text % 'ansible.builtin.template'}".replace("}} == {{", "==")
+    shown = play(
+        tmp_path,
+        {"ansible.builtin.debug": {"msg": text % "rendered"}},
+        {"ansible.builtin.assert": {"that": same.removeprefix("{{").removesuffix("}}")}},
+        vars={"of_host": "{{ inventory_hostname }}", "nested": {"one": "{{ of_host }}!"}},
+    )
+    assert "1 one one!" in shown
+    assert "1 two two!" in shown
+
+
+def test_no_role_renders_by_the_lookup_that_copies_every_variable() -> None:
+    files = [file for file in (ROOT / "roles").rglob("*") if file.suffix in {".yml", ".j2"}]
+    assert [file for file in files if "lookup('ansible.builtin.template'" in file.read_text()] == []
 
 
 def test_filters_load_nothing_that_takes_long() -> None:

@@ -536,9 +536,7 @@ def test_a_restore_beside_the_database_takes_nothing_from_it(beside: bool) -> No
         "copied": not beside,
     }
     own = {"__postgres_cluster": "postgres-restored", "postgres_instances": 1} if beside else {}
-    template = (
-        "lookup('ansible.builtin.template', 'roles/postgres/templates/cluster.yaml.j2', template_vars=own)"
-    )
+    template = "lookup('rendered', 'roles/postgres/templates/cluster.yaml.j2', template_vars=own)"
     given = {
         "own": own | {"postgres_recovery": record},
         "secrets_backend": "vault",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible.module_utils.common.yaml import SafeDumper
 
 from quote_platform.component import record, staging
 from quote_platform.component.manifests import assemble, fetch
@@ -52,7 +53,7 @@ PRUNE: dict[str, Any] = {
 }
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(SafeDumper):  # type: ignore[misc]  # Ansible's name for the fast one, where it is
     """Writes a text of several lines as such."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.yaml import yaml_load  # by libyaml, where it is
 from ansible.parsing.dataloader import DataLoader
 
 Variables = dict[str, Any]
@@ -79,7 +80,7 @@ def load(roles: Path) -> dict[str, Options]:
     specs: dict[str, Options] = {}
     for file in sorted(roles.glob("*/meta/argument_specs.yml")):
         options: Options = {}
-        for entry in yaml.safe_load(file.read_text())["argument_specs"].values():
+        for entry in yaml_load(file.read_text())["argument_specs"].values():
             options |= entry.get("options") or {}
         specs[file.parent.parent.name] = options
     return specs
@@ -98,16 +99,16 @@ def defaults(roles: Path) -> Variables:
 def by_playbooks(project: Path) -> dict[str, str]:
     """Return the variables that site.yml's playbooks set, which no inventory can; each with its playbook."""
     found: dict[str, str] = {}
-    for step in yaml.safe_load((project / "site.yml").read_text()):
+    for step in yaml_load((project / "site.yml").read_text()):
         playbook = step["ansible.builtin.import_playbook"]
-        waiting: list[Any] = [yaml.safe_load((project / playbook).read_text())]
+        waiting: list[Any] = [yaml_load((project / playbook).read_text())]
         while waiting:
             part = waiting.pop()
             if isinstance(part, dict):
                 found |= dict.fromkeys(part.get("vars") or {}, playbook)
                 files = part.get("vars_files") or []
                 for file in [files] if isinstance(files, str) else files:
-                    variables = yaml.safe_load((project / playbook).parent.joinpath(file).read_text())
+                    variables = yaml_load((project / playbook).parent.joinpath(file).read_text())
                     found |= dict.fromkeys(variables, playbook)
             waiting += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
     return found
@@ -203,7 +204,7 @@ def _instead(name: str, kinds: tuple[type, ...], value: Any) -> str:
     if str in kinds:
         return "" if isinstance(value, (list, dict)) else ", in quotes"
     try:
-        meant = yaml.safe_load(value) if isinstance(value, str) else None
+        meant = yaml_load(value) if isinstance(value, str) else None
     except yaml.YAMLError:
         meant = None
     if meant is None or not isinstance(meant, kinds) or (isinstance(meant, bool) and bool not in kinds):
