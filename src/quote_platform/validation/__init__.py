@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible import constants
 from ansible.errors import AnsibleError
 
 from quote_platform import components
@@ -22,9 +23,11 @@ INTERNAL = ("component", "node_files")
 CONVERTED = {"verify_intrusive"}
 # Of a host that is reached, besides ansible_host.
 CONNECTION = re.compile(r"ansible_(host|port|user|password|connection|python_interpreter|(ssh|become)_\w+)")
-# Why a value cannot be resolved: it cannot be decrypted, or needs what only the node itself knows.
+# Why a value cannot be resolved: it cannot be decrypted, or needs what only a play or the node itself knows.
 ENCRYPTED = re.compile(r"decrypt", re.IGNORECASE)
-OF_A_NODE = re.compile(r"ansible_facts|'ansible_\w+' is undefined")
+OF_A_RUN = {*constants.INTERNAL_STATIC_VARS, "ansible_check_mode", "ansible_play_name", "ansible_search_path"}
+OF_A_NODE = re.compile(rf"ansible_facts|'({'|'.join(sorted(OF_A_RUN))})' is undefined")
+FACT = re.compile(r"'ansible_(\w+)' is undefined")
 # Words by which a template may name a variable: after a dot it is an attribute, after a quote text.
 WORDS = re.compile(r"(?<![.\w'\"])[^\W\d]\w*")
 # By what a template may read variables that it does not name; of the lookups, only these read none.
@@ -262,6 +265,8 @@ def cause(reason: str) -> str:
     """Return why a value cannot be resolved, and what to do."""
     if ENCRYPTED.search(reason):
         return "cannot be decrypted; give its password with --vault-password-file or --ask-vault-pass"
+    if fact := FACT.search(reason):
+        return f"cannot be resolved: {reason}; define it, or read a fact as ansible_facts['{fact[1]}']"
     if "is undefined" in reason:
         return f"cannot be resolved: {reason}; define it, or write !unsafe before a value that is no template"
     return f"cannot be resolved: {reason}; write !unsafe before a value with {{{{ or {{% that is no template"
