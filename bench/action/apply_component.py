@@ -26,7 +26,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
             fetch(manifest, given.get("base_url", ""), Path(given["cache"]))
             for manifest in given.get("manifests") or []
         ]
-        documents = assemble(texts, given.get("patches") or [], given.get("objects") or [])
+        patches, objects = given.get("patches") or [], given.get("objects") or []
+        documents = assemble(texts, patches, objects, given.get("namespaces"))
         for document in documents:
             if document["kind"] not in (*FIRST, *LAST, *CLUSTER_WIDE):
                 document["metadata"].setdefault("namespace", given.get("namespace") or "default")
