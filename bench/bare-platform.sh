@@ -15,7 +15,11 @@ on_master bash -euo pipefail -s <<'MASTER'
 export KUBECONFIG=/etc/kubernetes/admin.conf
 for file in /root/platform/*.yaml; do
   # Kinds and webhooks of the file before may not answer yet.
-  until kubectl apply --server-side --force-conflicts -f "$file" >/dev/null; do sleep 1; done
+  for ((tries = 1; ; tries++)); do
+    kubectl apply --server-side --force-conflicts -f "$file" >/dev/null && break
+    ((tries < 120)) || exit 1
+    sleep 1
+  done
 done
 wait() { kubectl wait --timeout=300s "$@" >/dev/null; }
 kubectl create job -n etcd-snapshots --from=cronjob/etcd-snapshot first >/dev/null
