@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from quote_platform.component.objects import Document, represent_text
+from quote_platform.component.objects import Document, Dumper
 from quote_platform.component.staging import mask, public
 from quote_platform.delivery import chart
 from quote_platform.difference import difference
@@ -64,16 +64,9 @@ class Refused(Exception):
     """Objects cannot be committed; the text says why and what to do."""
 
 
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # the fast one where it is
-    """Writes a text of several lines as such, and never breaks a line: a change is seen in its own."""
-
-
-_Dumper.add_representer(str, represent_text)
-
-
 def written(value: Any) -> str:
-    """Return a value as its file has it."""
-    return str(yaml.dump(value, Dumper=_Dumper, width=2**30, allow_unicode=True, sort_keys=True))
+    """Return a value as its file has it: no line is broken, so that a change is seen in its own."""
+    return str(yaml.dump(value, Dumper=Dumper, width=2**30, allow_unicode=True, sort_keys=True))
 
 
 # --- what the repository holds ----------------------------------------------------------------------------

@@ -50,6 +50,17 @@ def test_another_working_directory_is_refused_with_what_to_do(tmp_path: Path) ->
     assert "masters: not a group of the platform" in said(ANSIBLE_CONFIG=f"{ROOT}/ansible.cfg")
 
 
+def play(folder: Path, *tasks: dict[str, Any], settings: dict[str, str] | None = None, **more: Any) -> str:
+    """Run tasks with the settings of this project on two hosts without a connection; return the output."""
+    playbook = folder / "playbook.yml"
+    playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks} | more]))
+    command = ["ansible-playbook", "-i", "one,two,", str(playbook)]
+    env = os.environ | (settings or {})
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_filters_are_loaded_once_and_not_by_the_worker_of_each_task(tmp_path: Path) -> None:
     loads = tmp_path / "loads"
     (tmp_path / "seen.py").write_text(
@@ -57,29 +68,10 @@ def test_filters_are_loaded_once_and_not_by_the_worker_of_each_task(tmp_path: Pa
         "class FilterModule:\n    def filters(self):\n        return {}\n"
     )
     tasks = [{"ansible.builtin.debug": {"msg": "x"}, "when": "absent | default(false)"}] * 3
-    playbook = tmp_path / "playbook.yml"
-    playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
-    places = f"{ROOT}/plugins/filter:{tmp_path}"
-    done = subprocess.run(
-        ["ansible-playbook", "-i", "one,two,", str(playbook)],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_FILTER_PLUGINS": places},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.count("skipped=3") == 2, done.stdout + done.stderr
+    places = {"ANSIBLE_FILTER_PLUGINS": f"{ROOT}/plugins/filter:{tmp_path}"}
+    shown = play(tmp_path, *tasks, settings=places)
+    assert shown.count("skipped=3") == 2, shown
     assert loads.read_text() == "once "
-
-
-def play(folder: Path, *tasks: dict[str, Any], **more: Any) -> str:
-    """Run tasks with the settings of this project on two hosts without a connection; return the output."""
-    playbook = folder / "playbook.yml"
-    playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks} | more]))
-    command = ["ansible-playbook", "-i", "one,two,", str(playbook)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_files_of_variables_are_read_once_and_not_for_each_task(tmp_path: Path) -> None:
@@ -101,12 +93,14 @@ def test_a_template_is_rendered_as_by_ansibles_own_lookup(tmp_path: Path) -> Non
         "{{ ansible_managed | comment }}\n"
         "{% if more %}\n{{ more }} {{ of_host }} {{ nested.one }}\n{% endif %}\n"
     )
-    text = "{{ lookup('%s', 'seen.j2', template_vars={'more': 1}) }}"
-    same = f"{text % 'rendered'} == {text % 'ansible.builtin.template'}".replace("}} == {{", "==")
+    ours, ansibles = (
+        f"lookup('{name}', 'seen.j2', template_vars={{'more': 1}})"
+        for name in ("rendered", "ansible.builtin.template")
+    )
     shown = play(
         tmp_path,
-        {"ansible.builtin.debug": {"msg": text % "rendered"}},
-        {"ansible.builtin.assert": {"that": same.removeprefix("{{").removesuffix("}}")}},
+        {"ansible.builtin.debug": {"msg": f"{{{{ {ours} }}}}"}},
+        {"ansible.builtin.assert": {"that": f"{ours} == {ansibles}"}},
         vars={"of_host": "{{ inventory_hostname }}", "nested": {"one": "{{ of_host }}!"}},
     )
     assert "1 one one!" in shown

@@ -22,6 +22,7 @@ CHOICES = {
     "secrets_backend": "vault",
     "logging_store": "eck",
 }
+
 # Without an API server nobody can tell whether one stands in the cluster; without an account, which it has.
 OUTSIDE = {
     "database": "external",

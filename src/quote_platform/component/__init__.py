@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.module_utils.common.yaml import SafeDumper
 
 from quote_platform.component import record, staging
 from quote_platform.component.manifests import assemble, fetch
 from quote_platform.component.objects import (
     Document,
+    Dumper,
     Refused,
     autoscaled,
     clean,
     established,
-    represent_text,
     stages,
     title,
 )
@@ -52,12 +51,6 @@ PRUNE: dict[str, Any] = {
     "timeout": {"type": "int", "default": 120},
 }
 
-
-class _Dumper(SafeDumper):  # type: ignore[misc]  # Ansible's name for the fast one, where it is
-    """Writes a text of several lines as such."""
-
-
-_Dumper.add_representer(str, represent_text)
 
 # What an object is called, what it was and what it is; empty where it is not.
 Change = tuple[str, Document, Document]
@@ -165,7 +158,7 @@ def _apply(server: Server, documents: list[Document], namespace: str, gone: list
 
 def _shown(document: Document) -> str:
     """Return an object as a difference shows it."""
-    return yaml.dump(document, Dumper=_Dumper) if document else ""
+    return yaml.dump(document, Dumper=Dumper) if document else ""
 
 
 def _result(changes: list[Change], warnings: list[str]) -> Document:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from ansible.module_utils.common.yaml import SafeLoader  # libyaml's, where it is
 from ansible.module_utils.urls import open_url
 
 from quote_platform.component.objects import Document, Refused
@@ -18,7 +19,7 @@ from quote_platform.component.objects import Document, Refused
 def loader() -> Any:
     """Return the fast YAML loader where libyaml is there."""
 
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    class Loader(SafeLoader):  # type: ignore[misc]
         """A lone `=` is a word to it, as it is to Kubernetes."""
 
     Loader.add_constructor("tag:yaml.org,2002:value", Loader.construct_yaml_str)

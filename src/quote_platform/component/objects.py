@@ -7,6 +7,8 @@ import hashlib
 import os
 from typing import Any
 
+from ansible.module_utils.common.yaml import SafeDumper  # libyaml's, where it is
+
 Document = dict[str, Any]
 
 FIELD_MANAGER = "quote-platform"
@@ -36,9 +38,15 @@ class Refused(Exception):
     """The component cannot be applied; the text says why and what to do."""
 
 
-def represent_text(dumper: Any, text: str) -> Any:
-    """Write a text of several lines as such, for a dumper of YAML."""
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+class Dumper(SafeDumper):  # type: ignore[misc]  # Ansible has no types
+    """Writes objects as YAML, a text of several lines as such."""
+
+    def represent_text(self, text: str) -> Any:
+        """Return the node of a text."""
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+Dumper.add_representer(str, Dumper.represent_text)
 
 
 def title(document: Document) -> str:

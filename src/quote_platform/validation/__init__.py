@@ -26,7 +26,6 @@ CONNECTION = re.compile(r"ansible_(host|port|user|password|connection|python_int
 # Why a value cannot be resolved: it cannot be decrypted, or needs what only a play or the node itself knows.
 ENCRYPTED = re.compile(r"decrypt", re.IGNORECASE)
 OF_A_RUN = {*constants.INTERNAL_STATIC_VARS, "ansible_check_mode", "ansible_play_name", "ansible_search_path"}
-OF_A_NODE = re.compile(rf"ansible_facts|'({'|'.join(sorted(OF_A_RUN))})' is undefined")
 FACT = re.compile(r"'ansible_(\w+)' is undefined")
 # Words by which a template may name a variable: after a dot it is an attribute, after a quote text.
 WORDS = re.compile(r"(?<![.\w'\"])[^\W\d]\w*")
@@ -249,7 +248,7 @@ class _Values(Mapping[str, Any]):
             value = self._value(self._context[name])
         except AnsibleError as error:
             reason = str(error.message or type(error).__name__).splitlines()[0]
-            if ENCRYPTED.search(reason) or not OF_A_NODE.search(f"{reason} {self._context[name]}"):
+            if ENCRYPTED.search(reason) or not known_later(reason, self._context[name]):
                 self.wrong.append(f"{name}: {cause(reason)}")
                 self._refused.add(name)
             return
@@ -259,6 +258,12 @@ class _Values(Mapping[str, Any]):
             self._refused.add(name)
         else:
             self.given[name] = value
+
+
+def known_later(reason: str, written: Any) -> bool:
+    """Tell whether a value that cannot be resolved yet, for this reason, can be in a play."""
+    fact = FACT.search(reason)
+    return "ansible_facts" in f"{reason} {written}" or bool(fact and f"ansible_{fact[1]}" in OF_A_RUN)
 
 
 def cause(reason: str) -> str:
